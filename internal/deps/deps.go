@@ -1,0 +1,28 @@
+package deps
+
+import (
+	_ "github.com/cenkalti/backoff/v5"
+	_ "github.com/caddyserver/caddy/v2/caddytest"
+	_ "github.com/dustin/go-humanize"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/pion/datachannel"
+	_ "github.com/pion/ice/v4"
+	_ "github.com/pion/interceptor"
+	_ "github.com/pion/logging"
+	_ "github.com/pion/sdp/v3"
+	_ "github.com/pion/stun/v4"
+	_ "github.com/pion/transport/v5"
+	_ "github.com/pion/transport/v5/vnet"
+	_ "github.com/prometheus/client_golang/prometheus"
+	_ "github.com/prometheus/client_golang/prometheus/testutil"
+	_ "github.com/spf13/cobra"
+	_ "go.uber.org/goleak"
+	_ "golang.org/x/crypto/ssh"
+	_ "golang.org/x/net/idna"
+	_ "golang.org/x/net/nettest"
+	_ "golang.org/x/sync/singleflight"
+	_ "golang.org/x/sys/unix"
+	_ "golang.org/x/term"
+	_ "golang.org/x/time/rate"
+	_ "pgregory.net/rapid"
+)

@@ -1,0 +1,83 @@
+package tunnel
+
+import "sync/atomic"
+
+// Budget bounds the bytes that are queued or granted below it: one of the
+// process, one of each identity, one of each tunnel, linked to their parents. A
+// reservation must fit into every budget up to the root. The zero value is not
+// usable; all methods are safe for concurrent use and take no lock.
+type Budget struct {
+	parent *Budget
+	limit  atomic.Int64
+	used   atomic.Int64
+}
+
+// NewBudget returns a budget of limit bytes (0 or less: no limit of its own)
+// below parent, which may be nil.
+func NewBudget(parent *Budget, limit int64) *Budget {
+	b := &Budget{parent: parent}
+	b.limit.Store(limit)
+	return b
+}
+
+// Reserve takes n bytes from this budget and all above it, or nothing and
+// false when one of them has too little left.
+func (b *Budget) Reserve(n int64) bool {
+	for at := b; at != nil; at = at.parent {
+		if !at.take(n) {
+			for undo := b; undo != at; undo = undo.parent {
+				undo.used.Add(-n)
+			}
+			return false
+		}
+	}
+	return true
+}
+
+func (b *Budget) take(n int64) bool {
+	for {
+		used, limit := b.used.Load(), b.limit.Load()
+		if limit > 0 && used+n > limit {
+			return false
+		}
+		if b.used.CompareAndSwap(used, used+n) {
+			return true
+		}
+	}
+}
+
+// Force takes n bytes even beyond the limit, for bytes that are already here.
+func (b *Budget) Force(n int64) {
+	for at := b; at != nil; at = at.parent {
+		at.used.Add(n)
+	}
+}
+
+// Release gives n bytes back.
+func (b *Budget) Release(n int64) {
+	for at := b; at != nil; at = at.parent {
+		at.used.Add(-n)
+	}
+}
+
+// Used returns the bytes taken from this budget.
+func (b *Budget) Used() int64 { return b.used.Load() }
+
+// Limit returns the limit in bytes; 0 or less means none.
+func (b *Budget) Limit() int64 { return b.limit.Load() }
+
+// SetLimit changes the limit; what is already taken stays taken.
+func (b *Budget) SetLimit(n int64) { b.limit.Store(n) }
+
+// Free returns the bytes that are left here and in every budget above, at
+// least 0, at most max.
+func (b *Budget) Free(max int64) int64 {
+	for at := b; at != nil; at = at.parent {
+		if limit := at.limit.Load(); limit > 0 {
+			max = min(max, limit-at.used.Load())
+		}
+	}
+	return max0(max)
+}
+
+func max0(n int64) int64 { return max(n, 0) }
