@@ -28,6 +28,9 @@ const (
 	ReasonUpstreamClosed          Reason = 20
 )
 
+// Known reports whether r is one of the reference's numbers (3 is not).
+func (r Reason) Known() bool { return r <= ReasonUpstreamClosed && r != 3 }
+
 // Code returns the code that a reason sent by a dialect 1 peer stands for.
 // ReasonNormal and ReasonConnectionLost on an opened connection mean an orderly
 // end instead ("deliver all data, then FIN"): callers treat those two first.
