@@ -15,11 +15,11 @@ func ParseClose(data []byte) (Close, error) {
 	if len(data) < closeSize {
 		return Close{}, syntax(len(data), "message is too short")
 	}
-	text, at, err := parseText16(data, closeSize)
+	text, err := parseText16(data, closeSize)
 	if err != nil {
 		return Close{}, err
 	}
-	return Close{Code: Code(binary.BigEndian.Uint16(data)), Text: text}, checkFixed(data, at)
+	return Close{Code: Code(binary.BigEndian.Uint16(data)), Text: text}, nil
 }
 
 // AppendPayload appends the control payload.

@@ -14,11 +14,11 @@ func ParseExpose(data []byte) (Expose, error) {
 	if len(data) < exposeSize {
 		return Expose{}, syntax(0, "message is too short")
 	}
-	name, at, err := parseBytes16(data, exposeSize)
+	name, err := parseLast16(data, exposeSize)
 	if err != nil {
 		return Expose{}, err
 	}
-	return Expose{Kind: data[0], Name: name}, checkFixed(data, at)
+	return Expose{Kind: data[0], Name: name}, nil
 }
 
 // AppendPayload appends the control payload. Name is at most MaxHost bytes.

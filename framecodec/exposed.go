@@ -20,11 +20,11 @@ func ParseExposed(data []byte) (Exposed, error) {
 	if err != nil {
 		return Exposed{}, err
 	}
-	text, at, err := parseText16(data, at)
+	text, err := parseText16(data, at)
 	if err != nil {
 		return Exposed{}, err
 	}
-	return Exposed{Code: Code(binary.BigEndian.Uint16(data)), Name: name, Text: text}, checkFixed(data, at)
+	return Exposed{Code: Code(binary.BigEndian.Uint16(data)), Name: name, Text: text}, nil
 }
 
 // AppendPayload appends the control payload. Name is at most MaxHost bytes.

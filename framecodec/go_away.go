@@ -16,7 +16,7 @@ func ParseGoAway(data []byte) (GoAway, error) {
 	if len(data) < goAwaySize {
 		return GoAway{}, syntax(len(data), "message is too short")
 	}
-	text, at, err := parseText16(data, goAwaySize)
+	text, err := parseText16(data, goAwaySize)
 	if err != nil {
 		return GoAway{}, err
 	}
@@ -24,7 +24,7 @@ func ParseGoAway(data []byte) (GoAway, error) {
 		Code:     Code(binary.BigEndian.Uint16(data)),
 		Deadline: binary.BigEndian.Uint32(data[2:]),
 		Text:     text,
-	}, checkFixed(data, at)
+	}, nil
 }
 
 // AppendPayload appends the control payload.

@@ -51,21 +51,17 @@ func ParseHello(data []byte) (Hello, error) {
 		SessionID:     [16]byte(data[22:helloSize]),
 		TLVs:          tlvs,
 	}
-	return h, h.check()
-}
-
-func (h *Hello) check() error {
 	switch {
 	case h.Version < Version:
-		return syntax(0, "version below 2")
+		return Hello{}, syntax(0, "version below 2")
 	case h.MaxPayload == 0:
-		return syntax(2, "maximum payload of 0")
+		return Hello{}, syntax(2, "maximum payload of 0")
 	case h.StreamWindow < MinStreamWindow:
-		return syntax(6, "stream window below 65,536")
+		return Hello{}, syntax(6, "stream window below 65,536")
 	case h.SessionWindow < MinSessionWindow:
-		return syntax(10, "session window below 1 MiB")
+		return Hello{}, syntax(10, "session window below 1 MiB")
 	}
-	return nil
+	return h, nil
 }
 
 // AppendPayload appends the control payload.

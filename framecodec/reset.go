@@ -17,7 +17,7 @@ func ParseReset(data []byte) (Reset, error) {
 	if len(data) < resetSize {
 		return Reset{}, syntax(len(data), "message is too short")
 	}
-	text, at, err := parseText16(data, resetSize)
+	text, err := parseText16(data, resetSize)
 	if err != nil {
 		return Reset{}, err
 	}
@@ -25,7 +25,7 @@ func ParseReset(data []byte) (Reset, error) {
 		Conn: binary.BigEndian.Uint32(data),
 		Code: Code(binary.BigEndian.Uint16(data[4:])),
 		Text: text,
-	}, checkFixed(data, at)
+	}, nil
 }
 
 // AppendPayload appends the control payload.

@@ -22,20 +22,32 @@ const (
 	safeTextLength = 256
 )
 
-// parseText16 reads a text with a length of two bytes at data[at:] and returns
-// the offset behind it.
-func parseText16(data []byte, at int) ([]byte, int, error) {
-	text, next, err := parseBytes16(data, at)
+// parseText16 reads the text that ends a message: two bytes of length at
+// data[at:], then UTF-8.
+func parseText16(data []byte, at int) ([]byte, error) {
+	text, err := parseLast16(data, at)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	if len(text) > MaxText {
-		return nil, 0, syntax(at, "text above 1,024 bytes")
+		return nil, syntax(at, "text above 1,024 bytes")
 	}
 	if !utf8.Valid(text) {
-		return nil, 0, syntax(at+2, "text is not valid UTF-8")
+		return nil, syntax(at+2, "text is not valid UTF-8")
 	}
-	return text, next, nil
+	return text, nil
+}
+
+// parseLast16 is parseBytes16 for the last field of a message.
+func parseLast16(data []byte, at int) ([]byte, error) {
+	p, next, err := parseBytes16(data, at)
+	if err != nil {
+		return nil, err
+	}
+	if next < len(data) {
+		return nil, syntax(next, "bytes behind the end of the message")
+	}
+	return p, nil
 }
 
 // parseBytes16 reads bytes with a length of two bytes at data[at:] and returns

@@ -7,11 +7,11 @@ type Withdraw struct {
 
 // ParseWithdraw reads the data of a Withdraw.
 func ParseWithdraw(data []byte) (Withdraw, error) {
-	name, at, err := parseBytes16(data, 0)
+	name, err := parseLast16(data, 0)
 	if err != nil {
 		return Withdraw{}, err
 	}
-	return Withdraw{Name: name}, checkFixed(data, at)
+	return Withdraw{Name: name}, nil
 }
 
 // AppendPayload appends the control payload. Name is at most MaxHost bytes.
