@@ -1,0 +1,37 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+)
+
+// dialError gives a failed attempt its code. Errors that have one already
+// (refusals at connect, a full line) keep it.
+func dialError(ctx context.Context, err error) error {
+	var known *tunnel.Error
+	if errors.As(err, &known) {
+		return known
+	}
+	var network net.Error
+	code := framecodec.CodeUnreachable
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled), errors.Is(err, context.Canceled):
+		code = framecodec.CodeCancelled
+	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &network) && network.Timeout():
+		code = framecodec.CodeTimeout
+	case isRefused(err):
+		code = framecodec.CodeRefused
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS):
+		code = framecodec.CodeOverloaded
+	case errors.Is(err, fs.ErrNotExist): // a unix socket that nobody made
+		code = framecodec.CodeUnreachable
+	}
+	return codeError(code, err)
+}
