@@ -1,0 +1,17 @@
+//go:build !linux
+
+package testkit
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+func dieWithParent() *syscall.SysProcAttr { return nil }
+
+func enterNetwork(string) (func() error, error) { return nil, errors.ErrUnsupported }
+
+// lockFile does nothing: packages that share a file are only tested at the same
+// time on Linux.
+func lockFile(*os.File) error { return nil }
