@@ -106,14 +106,21 @@ func (p *Policy) planDynamic(s Subject, t tunnel.Target) ([]step, Decision) {
 		return p.planName(s, t, h.name)
 	}
 	st := step{address: Address{AddrPort: netip.AddrPortFrom(h.addr, t.Port)}, grant: grant{dynamic: true}}
-	for i := range p.rules {
-		if r := &p.rules[i]; !r.deny && r.every && r.concerns(s, t.Kind, t.Port) {
-			st.grant.by = &r.ref
-			break
-		}
+	if p.covering(s, t.Kind, h.addr, t.Port, false) == nil {
+		st.grant.by = p.everything(s, t)
 	}
 	d := p.checkAddress(s, t.Kind, st.grant, st.address)
 	return []step{st}, d
+}
+
+// everything returns the rule for all names and public addresses, or nil.
+func (p *Policy) everything(s Subject, t tunnel.Target) *RuleRef {
+	for i := range p.rules {
+		if r := &p.rules[i]; !r.deny && r.every && r.concerns(s, t.Kind, t.Port) {
+			return &r.ref
+		}
+	}
+	return nil
 }
 
 // planName looks for the rule that allows a name; without one, for a rule that

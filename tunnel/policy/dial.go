@@ -26,8 +26,8 @@ type Dialer struct {
 	Keepalive time.Duration
 	// Resolver looks names up; nil: the policy's.
 	Resolver Resolver
-	// Lookup waits for leave to look a name up; nil: at once. An error ends the
-	// attempt.
+	// Lookup waits for leave to look up a name that a client chose (not that of a
+	// named target); nil: at once. An error ends the attempt.
 	Lookup func(ctx context.Context) error
 	// Line waits for a place among the dials to an address and returns how to give
 	// it back; nil: at once.
@@ -74,12 +74,14 @@ func (d *Dialer) dialStep(ctx context.Context, p *Policy, s Subject, t tunnel.Ta
 	if r == nil {
 		r = p.resolver
 	}
-	if st.name != "" && d.Lookup != nil {
+	if st.name != "" && st.grant.dynamic && d.Lookup != nil {
 		if err := d.Lookup(ctx); err != nil {
 			return nil, Address{}, p.hideLookup(st, dialError(ctx, err))
 		}
 	}
-	list, _, err := p.addresses(ctx, r, s, t, st)
+	lookupCtx, cancel := share(ctx, 2) // half of the time is the look-up's
+	list, _, err := p.addresses(lookupCtx, r, s, t, st)
+	cancel()
 	if err != nil {
 		return nil, Address{}, err
 	}

@@ -104,7 +104,7 @@ func codeError(code tunnel.Code, cause error) *tunnel.Error {
 }
 
 // addresses resolves the name of a step and checks every address. What it
-// considered is returned in every case. lookupDone says what the look-up cost.
+// considered is returned in every case.
 func (p *Policy) addresses(ctx context.Context, r Resolver, s Subject, t tunnel.Target, st *step) ([]Address, []Considered, error) {
 	if st.name == "" {
 		d := p.checkAddress(s, t.Kind, st.grant, st.address)

@@ -1,0 +1,206 @@
+// Package gateway is the way out of a tunnel: it takes what the peer asks for,
+// has the policy decide, dials within bounds and joins the connection to the
+// stream.
+//
+// Goroutines: one for each open in progress, which ends with the answer; two for
+// each raw channel, which end with the channel. Exit.Close stops all of an Exit,
+// Exit.Wait waits for them. None stays for a stream that is open.
+//
+// Locks: Exit.mu, Pool.mu and Raw.mu. None is held while another is taken, nor
+// during a call into the session, the policy, a connection or the
+// configuration's functions.
+package gateway
+
+import (
+	"context"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/policy"
+	"go.uber.org/zap"
+)
+
+// Adopter makes Endpoints of connections; *reactor.Reactor is one. It takes c
+// over, also when it fails.
+type Adopter interface {
+	Adopt(c net.Conn, prefix []byte) (tunnel.Endpoint, error)
+}
+
+// ExitConfig is what an Exit is made with. Subject, Policy, Pool and Reactor are
+// needed.
+type ExitConfig struct {
+	// Subject is who the tunnel belongs to.
+	Subject policy.Subject
+	// Policy returns the newest policy of the endpoint. It is called for every
+	// open, from any goroutine, and must be cheap.
+	Policy func() *policy.Policy
+	// Pool holds the bounds of the process.
+	Pool *Pool
+	// Reactor takes the connections over.
+	Reactor Adopter
+	// DialTimeout is the time from an Open to its answer. Default: 10 s.
+	DialTimeout time.Duration
+	// Keepalive finds dead targets; see policy.Dialer. 0: Go's defaults.
+	Keepalive time.Duration
+	// WriteTimeout ends a raw channel whose target takes no byte for this long.
+	// Default: 30 s (a raw channel has no window of its own, what waits for a
+	// stalled one fills the association's).
+	WriteTimeout time.Duration
+	// DefaultTarget is what streams without a target of their own go to, before
+	// that of the policy (?target= of the offer).
+	DefaultTarget string
+	// MaxOpens dialling or waiting at a time. Default: 4,096.
+	MaxOpens int
+	// Budget is charged for raw channels; nil: none.
+	Budget *tunnel.Budget
+	// AdmitRaw counts a raw channel as a stream and returns how it is uncounted,
+	// or an error whose code the channel is closed with. nil: all are admitted.
+	AdmitRaw func() (release func(), err error)
+	// OnRaw is told of a raw channel that has opened (its Result is nil) and of
+	// each one's end, opened or not. It must not block.
+	OnRaw func(*Raw)
+	// OnDenied is told of every stream that the policy refused: rule and reason are
+	// for the log, the client has been told nothing of them. It must not block.
+	OnDenied func(policy.Decision, tunnel.Target)
+	// OnPanic is told of a panic in one of the Exit's goroutines, which is logged
+	// and has ended what it served, and the session with it. The owner ends the
+	// tunnel. It must not block; may be nil.
+	OnPanic func(v any, stack []byte)
+	// Logger is asked for each time, since a reload changes it; nil: no logs.
+	Logger func() *zap.Logger
+	// Connect and Resolver replace how addresses are connected to and names looked
+	// up; nil: as policy.Dialer does.
+	Connect  func(ctx context.Context, a policy.Address, control policy.Control) (net.Conn, error)
+	Resolver policy.Resolver
+}
+
+// Exit serves the streams of one tunnel at the gateway. It is safe for
+// concurrent use.
+type Exit struct {
+	cfg    ExitConfig
+	dialer policy.Dialer
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool                             // guarded by mu
+	opens   map[*context.CancelFunc]struct{} // in progress; guarded by mu
+	raws    map[*Raw]struct{}                // guarded by mu
+	ended   []RawInfo                        // the last raw channels that ended; guarded by mu
+	session *tunnel.Session                  // of the last open; guarded by mu
+}
+
+// NewExit returns an Exit; it starts nothing.
+func NewExit(cfg ExitConfig) *Exit {
+	if cfg.DialTimeout <= 0 {
+		cfg.DialTimeout = 10 * time.Second
+	}
+	if cfg.WriteTimeout <= 0 {
+		cfg.WriteTimeout = 30 * time.Second
+	}
+	if cfg.MaxOpens <= 0 {
+		cfg.MaxOpens = 4096
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop
+	}
+	return &Exit{
+		cfg: cfg,
+		dialer: policy.Dialer{
+			Keepalive: cfg.Keepalive,
+			Resolver:  cfg.Resolver,
+			Lookup:    newLookups().wait,
+			Line:      cfg.Pool.wait,
+			Connect:   cfg.Connect,
+		},
+		opens: make(map[*context.CancelFunc]struct{}),
+		raws:  make(map[*Raw]struct{}),
+	}
+}
+
+// Close gives up what is being opened and ends the raw channels with
+// tunnel_closed; streams that are open belong to the session. It does not wait.
+func (e *Exit) Close() {
+	e.mu.Lock()
+	e.closed = true
+	cancels := make([]context.CancelFunc, 0, len(e.opens))
+	for c := range e.opens {
+		cancels = append(cancels, *c)
+	}
+	e.mu.Unlock()
+	for _, cancel := range cancels {
+		cancel()
+	}
+	for _, r := range e.Raws() {
+		r.Close(framecodec.CodeTunnelClosed)
+	}
+}
+
+// Wait returns when no goroutine of the Exit runs any more, after Close.
+func (e *Exit) Wait() { e.wg.Wait() }
+
+// begin makes place for one open; its context ends with the time-out, with
+// Close, or with cancel. done must be called at the open's end.
+func (e *Exit) begin() (ctx context.Context, cancel context.CancelFunc, done func(), err error) {
+	if !e.cfg.Pool.enter() {
+		return nil, nil, nil, overloaded()
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.closed:
+		err = &tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: policy.ClientText(framecodec.CodeTunnelClosed)}
+	case len(e.opens) >= e.cfg.MaxOpens:
+		err = overloaded()
+	}
+	if err != nil {
+		e.cfg.Pool.leave()
+		return nil, nil, nil, err
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), e.cfg.DialTimeout)
+	e.opens[&cancel] = struct{}{}
+	e.wg.Add(1)
+	return ctx, cancel, func() {
+		cancel()
+		e.mu.Lock()
+		delete(e.opens, &cancel)
+		e.mu.Unlock()
+		e.cfg.Pool.leave()
+		e.wg.Done()
+	}, nil
+}
+
+// target replaces a target that the peer left out.
+func (e *Exit) target(t tunnel.Target) tunnel.Target {
+	if t.Kind == tunnel.KindNamed && t.Host == "" {
+		t.Host = e.cfg.DefaultTarget
+	}
+	return t
+}
+
+// denied tells the log of a refusal by policy.
+func (e *Exit) denied(d policy.Decision, t tunnel.Target) {
+	if e.cfg.OnDenied != nil {
+		e.cfg.OnDenied(d, t)
+	}
+}
+
+// guard runs f; after a panic it runs failed and tells of it.
+func (e *Exit) guard(f, failed func()) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		stack := debug.Stack()
+		failed()
+		e.cfg.Logger().Error("a goroutine of a tunnel panicked", zap.Any("panic", v), zap.ByteString("stack", stack))
+		if e.cfg.OnPanic != nil {
+			e.cfg.OnPanic(v, stack)
+		}
+	}()
+	f()
+}

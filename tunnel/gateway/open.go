@@ -1,0 +1,138 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/policy"
+	"go.uber.org/zap"
+)
+
+// Accept takes a stream that the peer asks for: tunnel.Config.Accept. It returns
+// at once; what the policy refuses without a look-up is answered by then.
+func (e *Exit) Accept(in *tunnel.Incoming) {
+	t := e.target(in.Target())
+	p := e.cfg.Policy()
+	if d := p.Decide(e.cfg.Subject, t); !d.Allowed {
+		e.denied(d, t)
+		in.Refuse(d.Code, policy.ClientText(d.Code))
+		return
+	}
+	ctx, cancel, done, err := e.begin()
+	if err != nil {
+		refuse(in, err)
+		return
+	}
+	e.mu.Lock()
+	e.session = in.Stream().Session()
+	e.mu.Unlock()
+	in.OnCancel(cancel)
+	go func() {
+		defer done()
+		e.guard(
+			func() { e.open(ctx, in, t, p) },
+			func() { in.Stream().Session().Close(framecodec.CodeInternal, "opening a stream failed") },
+		)
+	}()
+}
+
+// open dials and answers.
+func (e *Exit) open(ctx context.Context, in *tunnel.Incoming, t tunnel.Target, p *policy.Policy) {
+	c, at, err := e.dialer.Dial(ctx, p, e.cfg.Subject, t)
+	if err != nil {
+		e.failed(t, err)
+		refuse(in, err)
+		return
+	}
+	// From SetTag on Recheck sees the stream; a policy that came before is asked
+	// here. So none is missed.
+	in.Stream().SetTag(&at)
+	if now := e.cfg.Policy(); now != p {
+		if err := e.again(t, now, at); err != nil {
+			_ = c.Close() // nothing was sent
+			refuse(in, err)
+			return
+		}
+	}
+	bound := ""
+	if at.Path == "" {
+		bound = c.LocalAddr().String()
+	}
+	ep, err := e.cfg.Reactor.Adopt(c, nil)
+	if err != nil {
+		e.cfg.Logger().Error("a connection to a target cannot be watched", zap.Error(err))
+		in.Refuse(framecodec.CodeOverloaded, policy.ClientText(framecodec.CodeOverloaded))
+		return
+	}
+	_ = in.Attach(ep, bound) // an error: it was given up meanwhile, and the Endpoint is closed
+}
+
+// again asks a policy that came while the target was dialled.
+func (e *Exit) again(t tunnel.Target, p *policy.Policy, at policy.Address) error {
+	d := p.CheckAddress(e.cfg.Subject, t, at)
+	if !d.Allowed {
+		e.denied(d, t)
+	}
+	return d.Err()
+}
+
+// failed tells why a stream did not open. A denial has a way of its own, since
+// the root counts and samples it.
+func (e *Exit) failed(t tunnel.Target, err error) {
+	var denial *policy.Denial
+	if errors.As(err, &denial) {
+		e.denied(denial.Decision, t)
+		return
+	}
+	if l := e.cfg.Logger(); l.Core().Enabled(zap.DebugLevel) {
+		l.Debug("a stream was not opened", zap.String("target", framecodec.SafeText([]byte(t.String()))),
+			zap.Stringer("code", tunnel.CodeOf(err)), zap.NamedError("cause", errors.Unwrap(err)))
+	}
+}
+
+// refuse answers with what the client may know of err.
+func refuse(in *tunnel.Incoming, err error) {
+	code := tunnel.CodeOf(err)
+	in.Refuse(code, policy.ClientText(code))
+}
+
+// Recheck ends the running streams and raw channels that p refuses, with
+// policy_changed, and returns how many those were. What is still being opened
+// looks at the newest policy itself, once it is open.
+func (e *Exit) Recheck(p *policy.Policy) int {
+	e.mu.Lock()
+	session := e.session
+	e.mu.Unlock()
+	ended := 0
+	if session != nil {
+		session.EachStream(func(st *tunnel.Stream) {
+			if e.recheck(st, p) {
+				ended++
+			}
+		})
+	}
+	for _, r := range e.Raws() {
+		if r.recheck(p) {
+			ended++
+		}
+	}
+	return ended
+}
+
+// recheck ends a stream if p refuses what it is connected to.
+func (e *Exit) recheck(st *tunnel.Stream, p *policy.Policy) bool {
+	at, ok := st.Tag().(*policy.Address)
+	if !ok {
+		return false // not open yet
+	}
+	t := e.target(st.Target())
+	d := p.CheckAddress(e.cfg.Subject, t, *at)
+	if d.Allowed {
+		return false
+	}
+	e.denied(d, t)
+	st.Reset(framecodec.CodePolicyChanged, policy.ClientText(framecodec.CodePolicyChanged))
+	return true
+}

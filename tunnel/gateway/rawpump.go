@@ -1,0 +1,212 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/policy"
+)
+
+var rawMessages = sync.Pool{New: func() any { return new([rawMessage]byte) }}
+
+// serve is the goroutine towards the page: it dials, then sends what the target
+// says. opened ends the open in progress.
+func (r *Raw) serve(ctx context.Context, p *policy.Policy, opened func()) {
+	hold := time.NewTimer(rawHold)
+	defer hold.Stop()
+	if !r.dial(ctx, p, opened) {
+		return
+	}
+	select {
+	case <-r.spoken:
+	case <-hold.C:
+	case <-r.over:
+		return
+	}
+	r.end(r.send())
+}
+
+// dial connects and reports whether the channel still runs.
+func (r *Raw) dial(ctx context.Context, p *policy.Policy, opened func()) bool {
+	defer opened()
+	e := r.exit
+	c, at, err := e.dialer.Dial(ctx, p, e.cfg.Subject, r.target)
+	if err != nil {
+		e.failed(r.target, err)
+		r.end(tunnel.CodeOf(err))
+		return false
+	}
+	r.mu.Lock()
+	gone := r.result != nil
+	if !gone {
+		r.conn, r.at = c, at
+	}
+	r.mu.Unlock()
+	if gone {
+		closeConn(c, framecodec.CodeCancelled)
+		return false
+	}
+	if now := e.cfg.Policy(); now != p && r.recheck(now) {
+		return false
+	}
+	close(r.dialled)
+	if e.cfg.OnRaw != nil {
+		e.cfg.OnRaw(r)
+	}
+	return true
+}
+
+// send moves bytes from the target to the page until one of the two ends, and
+// returns how.
+func (r *Raw) send() tunnel.Code {
+	buf := make([]byte, min(rawChunk, max(r.carrier.MaxMessage(), 1)))
+	for {
+		n, err := r.conn.Read(buf)
+		if n > 0 {
+			if !r.waitLow(rawHigh, rawLow) {
+				return framecodec.CodeTunnelClosed
+			}
+			if r.carrier.WriteMessage(buf[:n]) != nil {
+				return r.discard()
+			}
+			r.bytesOut.Add(uint64(n))
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			// A channel is closed only when the page has everything.
+			r.waitLow(0, 0)
+			return framecodec.CodeNormal
+		case errors.Is(err, os.ErrDeadlineExceeded): // receive has set it: the page is gone
+			return framecodec.CodeNormal
+		default:
+			return framecodec.CodeTargetClosed
+		}
+	}
+}
+
+// discard reads what a target still says to a page that is gone, so that the
+// last bytes to the target are not lost by a reset. receive bounds the time.
+func (r *Raw) discard() tunnel.Code {
+	_ = r.conn.SetReadDeadline(time.Now().Add(rawLinger)) // a dead connection ends the copy at once
+	_, _ = io.Copy(io.Discard, r.conn)
+	return framecodec.CodeNormal
+}
+
+// waitLow waits, when more than high bytes are buffered in the carrier, until
+// it is low or the channel ends, which it reports.
+func (r *Raw) waitLow(high, low int) bool {
+	if r.carrier.Buffered() <= high {
+		return true
+	}
+	room := make(chan struct{}, 1)
+	r.carrier.NotifyLow(low, func() {
+		select {
+		case room <- struct{}{}:
+		default:
+		}
+	})
+	select {
+	case <-room:
+		return true
+	case <-r.over:
+		return false
+	}
+}
+
+// receive is the goroutine towards the target.
+func (r *Raw) receive() {
+	err := r.carrier.Wait()
+	if err == nil {
+		close(r.spoken)
+		select {
+		case <-r.dialled:
+		case <-r.over:
+			return
+		}
+		err = r.pump()
+	}
+	r.endOf(err)
+}
+
+// pump moves messages to the target until one of the two ends.
+func (r *Raw) pump() error {
+	for {
+		if err := r.pumpOne(); err != nil {
+			return err
+		}
+		if err := r.carrier.Wait(); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *Raw) pumpOne() error {
+	buf := rawMessages.Get().(*[rawMessage]byte)
+	defer rawMessages.Put(buf)
+	n, err := r.carrier.ReadMessage(buf[:])
+	if err != nil {
+		return err
+	}
+	r.bytesIn.Add(uint64(n))
+	return r.write(buf[:n])
+}
+
+// write gives all of p to the target, as slowly as it likes, unless it takes
+// nothing at all for the write time-out.
+func (r *Raw) write(p []byte) error {
+	for len(p) > 0 {
+		if err := r.conn.SetWriteDeadline(time.Now().Add(r.exit.cfg.WriteTimeout)); err != nil {
+			return targetError{err}
+		}
+		n, err := r.conn.Write(p)
+		p = p[n:]
+		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
+			return targetError{err}
+		}
+	}
+	return nil
+}
+
+// targetError tells a failure of the target's side from one of the carrier's.
+type targetError struct{ error }
+
+func (e targetError) Unwrap() error { return e.error }
+
+// endOf ends the channel after receive has seen err. When the page closed the
+// channel, the target gets all bytes and the end of them first.
+func (r *Raw) endOf(err error) {
+	var target targetError
+	switch {
+	case errors.As(err, &target) && errors.Is(err, os.ErrDeadlineExceeded):
+		r.end(framecodec.CodeSlowConsumer)
+	case errors.As(err, &target):
+		r.end(framecodec.CodeTargetClosed)
+	case errors.Is(err, io.EOF), tunnel.CodeOf(err) == framecodec.CodeNormal:
+		r.finish()
+	case tunnel.CodeOf(err) == framecodec.CodeInternal:
+		r.end(framecodec.CodeTunnelLost)
+	default:
+		r.end(tunnel.CodeOf(err))
+	}
+}
+
+// finish ends the direction towards the target and leaves the rest to serve.
+func (r *Raw) finish() {
+	select {
+	case <-r.dialled:
+	default:
+		r.end(framecodec.CodeCancelled)
+		return
+	}
+	half, ok := r.conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || r.conn.SetReadDeadline(time.Now().Add(rawLinger)) != nil {
+		r.end(framecodec.CodeNormal)
+	}
+}
