@@ -1,0 +1,247 @@
+package rtc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/pion/datachannel"
+	"github.com/pion/webrtc/v4"
+)
+
+// lingerTime bounds how long a closed channel waits for the peer to acknowledge
+// what was written before.
+const lingerTime = 5 * time.Second
+
+// Channel is an open data channel. It is a tunnel.Carrier: one goroutine calls
+// Wait and ReadMessage, any may call the rest. Messages that are written are
+// binary; of messages that are read text and binary are not told apart.
+type Channel struct {
+	peer    *Peer
+	raw     *datachannel.DataChannel
+	id      uint16
+	label   string
+	proto   string
+	ordered bool
+	keeps   bool // reliable
+	max     int
+
+	// tiny is what Wait reads with, see there; the reader's goroutine only.
+	tiny    [1]byte
+	pending int // a message of that many bytes is in tiny; -1: none
+
+	mu     sync.Mutex
+	mark   int
+	low    func() // owed to the last NotifyLow, nil when it was given
+	closed bool
+	code   framecodec.Code
+}
+
+func newChannel(p *Peer, dc *webrtc.DataChannel, raw *datachannel.DataChannel) *Channel {
+	c := &Channel{
+		peer: p, raw: raw, label: dc.Label(), proto: dc.Protocol(), ordered: dc.Ordered(),
+		keeps: dc.MaxRetransmits() == nil && dc.MaxPacketLifeTime() == nil, max: p.maxSend(), pending: -1,
+	}
+	if id := dc.ID(); id != nil {
+		c.id = *id
+	}
+	raw.OnBufferedAmountLow(c.crossed)
+	return c
+}
+
+// Label returns the channel's label, of at most MaxName bytes.
+func (c *Channel) Label() string { return c.label }
+
+// Protocol returns the channel's protocol (RFC 8832 section 8.2.2), of at most
+// MaxName bytes.
+func (c *Channel) Protocol() string { return c.proto }
+
+// Ordered reports whether messages arrive in the order of sending.
+func (c *Channel) Ordered() bool { return c.ordered }
+
+// Reliable reports whether every message arrives.
+func (c *Channel) Reliable() bool { return c.keeps }
+
+// ID returns the SCTP stream of the channel.
+func (c *Channel) ID() uint16 { return c.id }
+
+// Peer returns the peer connection of the channel.
+func (c *Channel) Peer() *Peer { return c.peer }
+
+// MaxMessage returns the largest message that WriteMessage takes, in bytes.
+func (c *Channel) MaxMessage() int { return c.max }
+
+// Wait implements tunnel.Carrier. It reads with one byte of room: a message that
+// is longer stays where it is (pion reports a short buffer), and the message
+// that acknowledges the channel's opening, which is one byte and not ours, is
+// consumed on the way. A message of one byte or none is kept for ReadMessage.
+func (c *Channel) Wait() error {
+	if err := c.ended(nil); err != nil {
+		return err
+	}
+	if c.pending >= 0 {
+		return nil
+	}
+	n, err := c.raw.Read(c.tiny[:])
+	switch {
+	case errors.Is(err, io.ErrShortBuffer):
+		return c.ended(nil)
+	case err != nil:
+		return c.ended(err)
+	}
+	c.pending = n
+	return c.ended(nil)
+}
+
+// ReadMessage implements tunnel.Carrier. A message that does not fit into p is a
+// protocol error if p has MaxMessage bytes, since that is what was announced;
+// the channel should then be closed with CodeProtocolError.
+func (c *Channel) ReadMessage(p []byte) (int, error) {
+	if err := c.ended(nil); err != nil {
+		return 0, err
+	}
+	if n := c.pending; n >= 0 {
+		if n > len(p) {
+			return 0, io.ErrShortBuffer
+		}
+		c.pending = -1
+		return copy(p, c.tiny[:n]), nil
+	}
+	n, err := c.raw.Read(p)
+	switch {
+	case errors.Is(err, io.ErrShortBuffer) && len(p) >= MaxMessage:
+		return 0, tunnel.Errorf(framecodec.CodeProtocolError, "a message is larger than the announced %d bytes", MaxMessage)
+	case errors.Is(err, io.ErrShortBuffer):
+		return 0, io.ErrShortBuffer
+	case err != nil:
+		return 0, c.ended(err)
+	}
+	return n, c.ended(nil)
+}
+
+// WriteMessage implements tunnel.Carrier.
+func (c *Channel) WriteMessage(p []byte) error {
+	if len(p) > c.max {
+		return tunnel.Errorf(framecodec.CodeInternal, "a message of %d bytes is larger than the peer takes (%d)", len(p), c.max)
+	}
+	if err := c.ended(nil); err != nil {
+		return err
+	}
+	if _, err := c.raw.Write(p); err != nil {
+		return c.ended(err)
+	}
+	return nil
+}
+
+// Buffered implements tunnel.Carrier. It counts this channel only.
+func (c *Channel) Buffered() int { return int(c.raw.BufferedAmount()) }
+
+// NotifyLow implements tunnel.Carrier. When the channel ends, f is called too,
+// so that nobody waits for room that will never come.
+func (c *Channel) NotifyLow(mark int, f func()) {
+	c.mu.Lock()
+	c.mark, c.low = mark, f
+	c.raw.SetBufferedAmountLowThreshold(uint64(max(mark, 0)))
+	c.mu.Unlock()
+	// pion reports only crossings of the threshold: those before this line are
+	// seen here, those after it are reported.
+	c.crossed()
+}
+
+// crossed gives what is owed if it is due. It runs on pion's SCTP read loop or
+// in NotifyLow.
+func (c *Channel) crossed() {
+	c.mu.Lock()
+	f := c.low
+	if f == nil || !c.closed && c.Buffered() > c.mark {
+		c.mu.Unlock()
+		return
+	}
+	c.low = nil
+	c.mu.Unlock()
+	f()
+}
+
+// Close implements tunnel.Carrier. What was written before still goes out: the
+// channel is reset only when the peer has acknowledged everything, or after
+// lingerTime, or with the peer connection.
+func (c *Channel) Close(code framecodec.Code) error {
+	if !c.markClosed(code) {
+		return nil
+	}
+	c.crossed()
+	_ = c.raw.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
+	if !c.peer.spawn(c.linger) {
+		c.peer.forget(c)
+	}
+	return nil
+}
+
+func (c *Channel) markClosed(code framecodec.Code) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.closed, c.code = true, code
+	return true
+}
+
+func (c *Channel) linger() {
+	defer c.peer.forget(c)
+	c.drain(lingerTime)
+	_ = c.raw.Close()
+}
+
+// drain waits until nothing is unacknowledged, the peer has ended, or d is over.
+func (c *Channel) drain(d time.Duration) {
+	empty := make(chan struct{})
+	var once sync.Once
+	c.raw.OnBufferedAmountLow(func() { once.Do(func() { close(empty) }) })
+	c.raw.SetBufferedAmountLowThreshold(0)
+	if c.Buffered() == 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-empty:
+	case <-timer.C:
+	case <-c.peer.done:
+	}
+}
+
+// transportEnded is called when the peer has ended: waiters for room go on.
+func (c *Channel) transportEnded() {
+	c.markClosed(tunnel.CodeOf(c.peer.Err()))
+	c.crossed()
+}
+
+// ended returns why the channel is over: because the peer connection is, because
+// it was closed here, or because of err, what pion said. nil: it is not.
+func (c *Channel) ended(err error) error {
+	select {
+	case <-c.peer.done:
+		return c.peer.Err()
+	default:
+	}
+	c.mu.Lock()
+	closed, code := c.closed, c.code
+	c.mu.Unlock()
+	switch {
+	case closed:
+		return &tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: "the channel was closed here", Err: &tunnel.Error{Code: code}}
+	case err == nil:
+		return nil
+	case c.peer.transportGone():
+		return &tunnel.Error{Code: framecodec.CodeTunnelLost, Text: "the peer connection has ended", Err: err}
+	case errors.Is(err, io.EOF):
+		return &tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: "the peer closed the channel", Err: err}
+	default:
+		return &tunnel.Error{Code: framecodec.CodeTunnelLost, Text: fmt.Sprintf("the channel broke: %v", err), Err: err}
+	}
+}

@@ -1,0 +1,315 @@
+package rtc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/udp"
+	"github.com/pion/webrtc/v4"
+	"go.uber.org/zap"
+)
+
+// Options of a gateway that may change while it runs (SetOptions). They hold
+// for answers that are given afterwards.
+type Options struct {
+	// ConnectTimeout is the time from the answer to the first open channel, and
+	// for a restart to connect. 0: DefaultConnectTimeout.
+	ConnectTimeout time.Duration
+	// Timeouts of ICE. Zero fields: the defaults.
+	Timeouts Timeouts
+	// ExternalAddresses are where peers find this gateway, each an address, a
+	// name, or either with a port. They replace private addresses of this machine
+	// in answers, unless KeepPrivate.
+	ExternalAddresses []string
+	KeepPrivate       bool
+	// Candidates says which addresses of this machine answers show: "all" (or
+	// nothing), "public", addresses and CIDRs.
+	Candidates []string
+	// Loopback has loopback addresses in answers. A socket that is bound to one
+	// needs it. A machine that has no other addresses shows them anyhow.
+	Loopback bool
+	// RemoteCandidates: the candidates of the peers are used, for a gateway that
+	// must punch holes. Otherwise peers are only ever answered (peer-reflexive
+	// candidates), so that the gateway cannot be made to scan.
+	RemoteCandidates bool
+	// RemoteAllowed filters candidates of the peers further; nil: all addresses
+	// but unspecified, multicast, link-local and (without Loopback) loopback ones.
+	RemoteAllowed func(netip.Addr) bool
+}
+
+// GatewayConfig is what a gateway is made with.
+type GatewayConfig struct {
+	// Socket is the one UDP socket of all peer connections. The gateway owns it
+	// from then on and is the only one to read it.
+	Socket *udp.Socket
+	// Logger returns the logger of the moment; nil: nothing is logged.
+	Logger func() *zap.Logger
+	// Now is the clock of certificates and look-ups; nil: time.Now.
+	Now func() time.Time
+	Options
+}
+
+// Gateway answers offers, all over one UDP socket.
+type Gateway struct {
+	socket  *udp.Socket
+	log     func() *zap.Logger
+	now     func() time.Time
+	certs   certificates
+	net     network
+	loggers *loggers
+	mux     *mux
+	tasks   sync.WaitGroup // look-ups
+
+	mu     sync.Mutex
+	set    settings
+	peers  map[*Peer]struct{}
+	closed bool
+	empty  chan struct{} // closed when closed and without peers
+}
+
+// settings is Options, read.
+type settings struct {
+	Options
+	external []*external
+	filter   addressFilter
+	api      *webrtc.API
+}
+
+// NewGateway starts to read the socket. An error leaves the socket to the caller.
+func NewGateway(cfg GatewayConfig) (*Gateway, error) {
+	if cfg.Socket == nil {
+		return nil, errors.New("a gateway needs a UDP socket")
+	}
+	g := &Gateway{
+		socket: cfg.Socket, log: orNop(cfg.Logger), now: cfg.Now,
+		peers: make(map[*Peer]struct{}), empty: make(chan struct{}),
+	}
+	if g.now == nil {
+		g.now = time.Now
+	}
+	g.certs.now = g.now
+	g.loggers = newLoggers(g.log)
+	var err error
+	if g.net, err = newNetwork(); err != nil {
+		return nil, fmt.Errorf("looking at this machine's network: %w", err)
+	}
+	if err := g.checkOptions(cfg.Options); err != nil {
+		return nil, err
+	}
+	limit := maxPeerAddresses
+	if cfg.RemoteCandidates {
+		limit += MaxCandidates
+	}
+	g.mux = newMux(cfg.Socket, limit, g.listenAddresses, g.log)
+	if err := g.SetOptions(cfg.Options); err != nil {
+		return nil, errors.Join(err, g.mux.Close())
+	}
+	return g, nil
+}
+
+func orNop(f func() *zap.Logger) func() *zap.Logger {
+	if f != nil {
+		return f
+	}
+	nop := zap.NewNop()
+	return func() *zap.Logger { return nop }
+}
+
+// SetOptions replaces the options for the answers to come. An error leaves the
+// old ones. (Whether remote candidates are used also bounds the addresses of a
+// peer: that bound stays as NewGateway had it, when it is turned on later.)
+func (g *Gateway) SetOptions(o Options) error {
+	set, err := readOptions(o, g.socket)
+	if err != nil {
+		return err
+	}
+	if set.api, err = newAPI(g.mux, g.net, g.loggers, set.Timeouts, set.ConnectTimeout); err != nil {
+		return fmt.Errorf("setting WebRTC up: %w", err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.set = set
+	return nil
+}
+
+func (g *Gateway) checkOptions(o Options) error {
+	_, err := readOptions(o, g.socket)
+	return err
+}
+
+func readOptions(o Options, socket *udp.Socket) (settings, error) {
+	set := settings{Options: o}
+	if set.ConnectTimeout <= 0 {
+		set.ConnectTimeout = DefaultConnectTimeout
+	}
+	set.Timeouts = o.Timeouts.withDefaults()
+	var err error
+	if set.filter, err = parseFilter(o.Candidates); err != nil {
+		return set, err
+	}
+	for _, text := range o.ExternalAddresses {
+		e, err := parseExternal(text)
+		if err != nil {
+			return set, err
+		}
+		set.external = append(set.external, e)
+	}
+	if socket.AddrPort().Addr().IsLoopback() && !o.Loopback && len(set.external) == 0 {
+		return set, fmt.Errorf("listening on the loopback address %v needs the option loopback, or no peer is told an address", socket.AddrPort())
+	}
+	return set, nil
+}
+
+func (g *Gateway) settings() (settings, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return settings{}, tunnel.Errorf(framecodec.CodeTunnelClosed, "the gateway is closed")
+	}
+	return g.set, nil
+}
+
+func (g *Gateway) listenAddresses() []net.Addr {
+	hosts, err := hostAddresses(g.socket, true)
+	if err != nil {
+		g.log().Warn("no local addresses for ICE", zap.Error(err))
+	}
+	return families(g.socket, hosts)
+}
+
+// Addresses returns where answers say that this gateway is found: the external
+// addresses, then those of this machine that may be shown.
+func (g *Gateway) Addresses(ctx context.Context) ([]netip.AddrPort, error) {
+	set, err := g.settings()
+	if err != nil {
+		return nil, err
+	}
+	return g.addresses(ctx, set)
+}
+
+func (g *Gateway) addresses(ctx context.Context, set settings) ([]netip.AddrPort, error) {
+	var list []netip.AddrPort
+	for _, e := range set.external {
+		list = append(list, e.addresses(ctx, &g.tasks, g.socket.AddrPort().Port(), g.now())...)
+	}
+	hosts, err := hostAddresses(g.socket, set.Loopback)
+	if err != nil && len(list) == 0 {
+		return nil, err
+	}
+	var private []netip.AddrPort
+	for _, h := range hosts {
+		switch {
+		case !set.filter.shows(h.Addr()):
+		case isPublic(h.Addr()):
+			list = append(list, h)
+		case len(set.external) == 0 || set.KeepPrivate:
+			private = append(private, h)
+		}
+	}
+	return append(list, private...), nil
+}
+
+// Answer makes a peer connection from an offer and returns its answer with all
+// candidates. No state exists for an offer that CheckOffer refuses. The peer
+// ends by itself after ConnectTimeout if no channel is open by then. Errors are
+// *OfferError or *tunnel.Error.
+func (g *Gateway) Answer(ctx context.Context, offerSDP string, h Handler) (*Peer, string, error) {
+	offer, err := parseOffer(offerSDP)
+	if err != nil {
+		return nil, "", err
+	}
+	set, err := g.settings()
+	if err != nil {
+		return nil, "", err
+	}
+	addrs, err := g.addresses(ctx, set)
+	if err != nil || len(addrs) == 0 {
+		return nil, "", tunnel.Errorf(framecodec.CodeInternal, "the gateway has no address to offer; set external_address or candidates (%v)", err)
+	}
+	cert, err := g.certs.get()
+	if err != nil {
+		return nil, "", tunnel.Errorf(framecodec.CodeInternal, "%w", err)
+	}
+	p := &Peer{
+		handler: h, log: g.log, connect: set.ConnectTimeout, remote: offer,
+		filter: remoteFilter{loopback: set.Loopback, allow: set.RemoteAllowed}, ignore: !set.RemoteCandidates,
+		hosts: func() []string { return hostLines(addrs) }, gathered: true,
+	}
+	p.release = func() { g.forget(p) }
+	if err := newPeer(p, set.api, cert, nil); err != nil {
+		return nil, "", tunnel.Errorf(framecodec.CodeInternal, "%w", err)
+	}
+	if !g.keep(p) {
+		p.Close(framecodec.CodeTunnelClosed)
+		return nil, "", tunnel.Errorf(framecodec.CodeTunnelClosed, "the gateway is closed")
+	}
+	p.pc.OnDataChannel(p.adopt)
+	answer, err := p.answer(ctx, offer)
+	if err != nil {
+		p.Close(framecodec.CodeBadOffer)
+		return nil, "", err
+	}
+	p.startDeadline()
+	return p, answer, nil
+}
+
+func (g *Gateway) keep(p *Peer) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.peers[p] = struct{}{}
+	return true
+}
+
+func (g *Gateway) forget(p *Peer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.peers, p)
+	g.signalEmptyLocked()
+}
+
+func (g *Gateway) signalEmptyLocked() {
+	if !g.closed || len(g.peers) > 0 {
+		return
+	}
+	select {
+	case <-g.empty:
+	default:
+		close(g.empty)
+	}
+}
+
+// Dropped counts packets that reached the demultiplexer and belonged to no peer,
+// or to one that had no room for them. What the socket dropped before is in its
+// own Stats.
+func (g *Gateway) Dropped() uint64 { return g.mux.dropped() }
+
+// Close ends all peers with CodeTunnelClosed, closes the socket, and returns
+// when everything is released. It may be called again.
+func (g *Gateway) Close() {
+	g.mu.Lock()
+	g.closed = true
+	peers := make([]*Peer, 0, len(g.peers))
+	for p := range g.peers {
+		peers = append(peers, p)
+	}
+	g.signalEmptyLocked()
+	g.mu.Unlock()
+	var closing sync.WaitGroup
+	for _, p := range peers {
+		closing.Go(func() { p.Close(framecodec.CodeTunnelClosed) })
+	}
+	closing.Wait()
+	<-g.empty
+	_ = g.mux.Close()
+	g.tasks.Wait()
+}
