@@ -81,3 +81,14 @@ func (b *Budget) Free(max int64) int64 {
 }
 
 func max0(n int64) int64 { return max(n, 0) }
+
+// Pressed reports whether a budget above this one is more than three quarters
+// used: tunnels then grant less than their streams have consumed.
+func (b *Budget) Pressed() bool {
+	for at := b.parent; at != nil; at = at.parent {
+		if limit := at.limit.Load(); limit > 0 && at.used.Load() > limit/4*3 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,229 @@
+package tunnel
+
+import (
+	"encoding/binary"
+	"strings"
+
+	"github.com/culvertgate/culvert/framecodec"
+)
+
+// Control frames owed are derived from state, not queued: a dirty bit per stream
+// and kind, a few flags of the session, and a bounded buffer for what belongs to
+// no stream. So a peer cannot make them pile up, and the receiver never waits
+// for the sender except when that buffer is full.
+
+// largestControl is the room that one control frame of ours may need: Open with
+// a long name and a trace.
+const largestControl = framecodec.Overhead + 2 + 13 + 1024 + 4 + framecodec.MaxText
+
+// repliesMost bounds what is owed to a peer that asks and does not read.
+const repliesMost = 64 << 10
+
+// controlLimit is the part of a message that is for control frames.
+func (s *Session) controlLimit() int { return min(controlRoom, s.carrier.MaxMessage()/4*3) }
+
+// appendControl puts the control frames that are due into b, at most controlRoom
+// bytes; all tells whether that were all of them.
+func (s *Session) appendControl(b []byte) (_ []byte, all bool) {
+	if !s.d1 {
+		b = s.appendSession2(b)
+	}
+	b, all = s.appendReplies(b)
+	if !all {
+		return b, false
+	}
+	for {
+		if len(b)+largestControl > s.controlLimit() {
+			return b, false
+		}
+		s.mu.Lock()
+		st := s.control.pop()
+		if st != nil {
+			st.inControl = false
+		}
+		s.mu.Unlock()
+		if st == nil {
+			return s.appendClose(b), true
+		}
+		b = s.appendOwed(b, st)
+	}
+}
+
+// owedResult is what is to be done after paying, without the stream's lock.
+type owedResult struct {
+	end   *Error // the stream ends with it
+	tell  bool   // and the peer is told
+	over  bool   // both directions have ended in order
+	ready bool   // its data may follow now
+}
+
+// appendOwed pays what one stream owes, and writes its leftovers if there may be
+// room for them now.
+func (s *Session) appendOwed(b []byte, st *Stream) []byte {
+	b, r := s.payStream(b, st)
+	switch {
+	case r.end != nil:
+		s.endStream(st, r.end, r.tell)
+	case r.over:
+		s.completed(st)
+	case r.ready:
+		s.queueReady(st)
+	}
+	return b
+}
+
+func (s *Session) payStream(b []byte, st *Stream) ([]byte, owedResult) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	broken := s.flushLocked(st)
+	owed := st.owed
+	st.owed = 0
+	if owed&oweOpen != 0 {
+		if st.gone {
+			return b, owedResult{} // given up before the peer heard of it
+		}
+		if !s.number(st) {
+			return b, owedResult{end: Errorf(framecodec.CodeTooManyStreams, "this tunnel has used up its stream numbers")}
+		}
+		st.limit = max(st.limit, s.send.credit.stream.Load())
+	}
+	if s.d1 {
+		b = s.appendStream1(b, st, owed)
+	} else {
+		b = s.appendStream2(b, st, owed)
+	}
+	if broken != nil {
+		return b, owedResult{end: broken, tell: true}
+	}
+	over := s.settleLocked(st)
+	// It may have been looked at before it had a number or was answered.
+	first := owed&(oweOpen|oweOpened) != 0
+	return b, owedResult{over: over, ready: first && st.bits.Load()&bitReadable != 0}
+}
+
+// number gives an entry's stream its number, in the order in which the Opens go
+// out; the caller holds its lock.
+func (s *Session) number(st *Stream) bool {
+	n := s.send.next
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n > s.lastNumber {
+		s.refuseOpensLocked(&Error{Code: framecodec.CodeDraining, Text: "this tunnel has used up its stream numbers"})
+		return false
+	}
+	st.num = n
+	index, _ := s.index(n)
+	s.table.put(index, st)
+	s.recv.highestOwn.Store(n)
+	if s.d1 {
+		s.send.next++
+	} else {
+		s.send.next += 2
+	}
+	return true
+}
+
+// lastNumber leaves room below the end of the u32 for arithmetic. A session that
+// gets there takes no new streams; who opens them makes a new tunnel.
+const lastNumber = 1<<32 - 1024
+
+// refuseOpensLocked has Open fail from now on; the caller holds the lock.
+func (s *Session) refuseOpensLocked(why *Error) {
+	if s.refusing == nil {
+		s.refusing = why
+		close(s.away)
+	}
+}
+
+// index is the place of a stream's number in the table. ok is false for numbers
+// that no stream can have: 0, and in dialect 2 those of the gateway's side.
+func (s *Session) index(n uint32) (index uint32, ok bool) {
+	switch {
+	case n == 0:
+		return 0, false
+	case s.d1:
+		return n, true
+	default:
+		return n >> 1, n&1 == 1
+	}
+}
+
+// frameWord is the word of the next control frame.
+func (s *Session) frameWord() uint64 {
+	s.framesOut.Add(1)
+	if s.d1 {
+		return s.send.wallMs
+	}
+	w := s.send.sequence
+	s.send.sequence++
+	return w
+}
+
+// reply leaves a control frame for the peer that belongs to no stream of ours.
+// f appends the frame; its word is stamped when it goes out. Called by the
+// receiver only; it returns false when the peer is owed too much: the receiver
+// then waits.
+func (s *Session) reply(f func([]byte) []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replies = f(s.replies)
+	s.wakeLocked(waitRoom)
+	return len(s.replies) < repliesMost
+}
+
+// appendReplies moves whole frames from the buffer to the message.
+func (s *Session) appendReplies(b []byte) (_ []byte, all bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.replies) == 0 {
+		return b, true
+	}
+	used := 0
+	for used < len(s.replies) {
+		length := int(binary.BigEndian.Uint32(s.replies[used+12:])) + framecodec.Overhead
+		if len(b)+length > s.controlLimit() {
+			break
+		}
+		frame := s.replies[used : used+length]
+		binary.BigEndian.PutUint64(frame[4:12], s.frameWord())
+		b = append(b, frame...)
+		used += length
+	}
+	s.replies = s.replies[:copy(s.replies, s.replies[used:])]
+	if len(s.replies) == 0 {
+		s.replies = nil // nothing is held while idle
+	}
+	if len(s.replies) < repliesMost {
+		select {
+		case s.room <- struct{}{}:
+		default:
+		}
+	}
+	return b, len(s.replies) == 0
+}
+
+// appendClose puts the last frame behind everything else.
+func (s *Session) appendClose(b []byte) []byte {
+	s.mu.Lock()
+	closing := s.closing
+	s.mu.Unlock()
+	if closing == nil || s.send.closeSent {
+		return b
+	}
+	s.send.closeSent = true
+	text := peerText(closing.Text)
+	if s.d1 {
+		m := framecodec.CloseConnection{Reason: closing.Code.Reason(), Text: text}
+		return m.AppendFrame(b, s.frameWord())
+	}
+	return framecodec.Close{Code: closing.Code, Text: text}.AppendFrame(b, s.frameWord())
+}
+
+// peerText is a text as it may be sent: at most framecodec.MaxText bytes of
+// valid UTF-8.
+func peerText(text string) []byte {
+	if len(text) > 200 {
+		text = text[:200]
+	}
+	return []byte(strings.ToValidUTF8(text, ""))
+}

@@ -1,0 +1,226 @@
+package tunnel
+
+import (
+	"encoding/json"
+
+	"github.com/culvertgate/culvert/framecodec"
+)
+
+// Dialect 1 is what the reference system speaks; SPEC.md section 2. It has no
+// windows: a stream's queue is bounded by stalling the whole channel.
+const (
+	// queue1 is how much one stream of dialect 1 may have queued.
+	queue1 = 1 << 20
+	// ahead1 is how far a peer's number may be above its highest so far.
+	ahead1 = 4096
+	// ping1 is the most that a Ping may carry.
+	ping1 = 2 << 10
+)
+
+// appendStream1 writes what a stream owes; the caller holds its lock.
+func (s *Session) appendStream1(b []byte, st *Stream, owed uint8) []byte {
+	if owed&oweOpen != 0 {
+		m := framecodec.OpenConnection{Conn: st.num}
+		if !st.target.Named() {
+			m.HasTarget, m.Host, m.Port = true, []byte(st.target.Host), st.target.Port
+		}
+		b = m.AppendFrame(b, s.frameWord())
+	}
+	if owed&oweOpened != 0 {
+		b = framecodec.ConnectionOpened{Conn: st.num}.AppendFrame(b, s.frameWord())
+	}
+	if owed&oweReset != 0 && st.num != 0 {
+		m := framecodec.CloseConnection{Conn: st.num, Reason: framecodec.ReasonNormal}
+		if st.extra != nil && st.extra.err != nil {
+			m.Reason, m.Text = st.extra.err.Code.Reason(), peerText(st.extra.err.Text)
+		}
+		b = m.AppendFrame(b, s.frameWord())
+	}
+	return b
+}
+
+// control1 handles a control frame of dialect 1. What is wrong with one
+// connection concerns that connection only.
+func (s *Session) control1(payload []byte) *Error {
+	msg, data, err := framecodec.ParseControl(payload)
+	if err != nil {
+		return nil // shorter than a code: skipped, as an unknown one is
+	}
+	switch msg {
+	case framecodec.MsgPing:
+		return s.onPing1(data)
+	case framecodec.MsgOpenConnection:
+		return s.onOpen1(data)
+	case framecodec.MsgConnectionOpened:
+		if m, err := framecodec.ParseConnectionOpened(data); err == nil {
+			if st := s.known1(m.Conn); st != nil {
+				s.opened(st, 0)
+			}
+		}
+	case framecodec.MsgSendEOF:
+		if m, err := framecodec.ParseSendEOF(data); err == nil {
+			if st := s.known1(m.Conn); st != nil {
+				s.peerEnded(st)
+			}
+		}
+	case framecodec.MsgCloseConnection:
+		return s.onClose1(data)
+	case framecodec.MsgMetricsRequest:
+		return s.onMetrics1()
+	}
+	return nil
+}
+
+func (s *Session) known1(n uint32) *Stream {
+	if n == 0 {
+		return nil
+	}
+	return s.table.get(n)
+}
+
+func (s *Session) onPing1(data []byte) *Error {
+	if len(data) > ping1 {
+		return Errorf(framecodec.CodeProtocolError, "a Ping of more than 2 KiB")
+	}
+	m, err := framecodec.ParsePing(data)
+	if err != nil {
+		return nil //nolint:nilerr // a malformed Ping gets no answer, and nothing else happens
+	}
+	return s.owe(framecodec.Pong{Conn: m.Conn, Extra: m.Extra})
+}
+
+// frameAppender is a message that can write itself as a whole frame.
+type frameAppender interface {
+	AppendFrame(b []byte, word uint64) []byte
+}
+
+// owe leaves a reply and waits while the peer is owed too much.
+func (s *Session) owe(m frameAppender) *Error {
+	if s.reply(func(b []byte) []byte { return m.AppendFrame(b, 0) }) {
+		return nil
+	}
+	for {
+		select {
+		case <-s.room:
+		case <-s.done:
+			return nil
+		}
+		s.mu.Lock()
+		fits := len(s.replies) < repliesMost
+		s.mu.Unlock()
+		if fits {
+			return nil
+		}
+	}
+}
+
+func (s *Session) onOpen1(data []byte) *Error {
+	m, err := framecodec.ParseOpenConnection(data)
+	if err != nil {
+		if m.Conn != 0 {
+			return s.owe(framecodec.CloseConnection{Conn: m.Conn, Reason: framecodec.ReasonProtocolError})
+		}
+		return nil
+	}
+	if st := s.known1(m.Conn); st != nil {
+		st.mu.Lock()
+		again := st.state.opened && !st.entry
+		st.mu.Unlock()
+		if again { // said again if the number is already open
+			return s.owe(framecodec.ConnectionOpened{Conn: m.Conn})
+		}
+		return nil
+	}
+	refuse := func(r framecodec.Reason, text string) *Error {
+		return s.owe(framecodec.CloseConnection{Conn: m.Conn, Reason: r, Text: []byte(text)})
+	}
+	switch {
+	case s.client:
+		return refuse(framecodec.ReasonServerRefuse, "this side takes no connections")
+	case m.Conn == 0 || m.Conn <= s.recv.highest:
+		return refuse(framecodec.ReasonProtocolError, "this connection number was used before")
+	case m.Conn-s.recv.highest > ahead1:
+		return refuse(framecodec.ReasonProtocolError, "this connection number is too far ahead")
+	}
+	t := Target{Kind: KindNamed}
+	if m.HasTarget {
+		t = Target{Kind: KindTCP, Host: string(m.Host), Port: m.Port}
+	}
+	s.recv.highest = m.Conn
+	code, text := s.admit(m.Conn, t, "", 0)
+	if code != framecodec.CodeNormal {
+		return refuse(code.Reason(), text)
+	}
+	return nil
+}
+
+func (s *Session) onClose1(data []byte) *Error {
+	m, err := framecodec.ParseCloseConnection(data)
+	if err != nil {
+		return nil //nolint:nilerr // concerns no connection that can be named
+	}
+	if m.Conn == 0 {
+		code := m.Reason.Code()
+		if code == framecodec.CodeNormal {
+			code = framecodec.CodeTunnelClosed
+		}
+		return &Error{Code: code, Text: framecodec.SafeText(m.Text)}
+	}
+	st := s.known1(m.Conn)
+	if st == nil {
+		return nil
+	}
+	st.mu.Lock()
+	orderly := st.state.opened && (m.Reason == framecodec.ReasonNormal || m.Reason == framecodec.ReasonConnectionLost)
+	if orderly && m.Reason == framecodec.ReasonNormal {
+		st.quiet = true
+	}
+	st.mu.Unlock()
+	if !orderly {
+		s.endStream(st, &Error{Code: refusedCode(m.Reason), Text: framecodec.SafeText(m.Text)}, false)
+		return nil
+	}
+	// All data, then FIN. The reference says ConnectionLost at every end of its
+	// target and still takes what we send; after Normal it takes nothing.
+	s.peerEnded(st)
+	return nil
+}
+
+// refusedCode never is normal: a connection that was never opened was refused.
+func refusedCode(r framecodec.Reason) Code {
+	if c := r.Code(); c != framecodec.CodeNormal {
+		return c
+	}
+	return framecodec.CodeRefused
+}
+
+// onMetrics1 answers a MetricsRequest with what a peer of the reference reads.
+func (s *Session) onMetrics1() *Error {
+	type bytes struct {
+		Sent     uint64 `json:"sent_total"`
+		Received uint64 `json:"received_total"`
+	}
+	text, err := json.Marshal(struct {
+		Schema    int    `json:"schema_version"`
+		Transport string `json:"transport_type"`
+		Active    int64  `json:"active_connections_on_tube"`
+		Bytes     bytes  `json:"bytes"`
+	}{1, "WebRTC", s.live.Load(), bytes{s.bytesOut.Load(), s.bytesIn.Load()}})
+	if err != nil {
+		return Errorf(framecodec.CodeInternal, "encoding metrics: %w", err)
+	}
+	return s.owe(framecodec.MetricsResponse{JSON: text})
+}
+
+// stray1 is data for a number that is not open: dropped, and said once.
+func (s *Session) stray1(n uint32) *Error {
+	s.stray.Add(1)
+	for _, told := range s.recv.told {
+		if told == n {
+			return nil
+		}
+	}
+	s.recv.told[s.recv.toldAt] = n
+	s.recv.toldAt = (s.recv.toldAt + 1) % len(s.recv.told)
+	return s.owe(framecodec.CloseConnection{Conn: n, Reason: framecodec.ReasonConnectionLost})
+}

@@ -1,0 +1,511 @@
+package tunnel
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+)
+
+// recvState belongs to the receiver goroutine, but for what is atomic.
+type recvState struct {
+	maxPayload int
+	partial    []byte // of a frame that spans messages; nil while there is none
+	sequence   uint64 // of the next control frame due (dialect 2)
+	highest    uint32 // highest number that the peer has opened
+	told       [32]uint32
+	toldAt     int
+
+	helloSeen  atomic.Bool
+	highestOwn atomic.Uint32 // highest number that we have opened
+	total      uint64        // payload bytes received (dialect 2)
+	taken      atomic.Uint64 // of those, delivered or dropped
+	granted    atomic.Uint64 // session credit given
+	window     atomic.Int64  // session window; the sender's to change
+	windowDue  atomic.Bool
+	grantAt    time.Duration // the sender's own
+	queued     atomic.Int64  // bytes in all leftover queues
+	reserved   atomic.Int64  // taken from the budget
+	drained    chan struct{} // one token: a queue became shorter (dialect 1)
+}
+
+func (r *recvState) init(s *Session) {
+	r.drained = make(chan struct{}, 1)
+	if s.d1 {
+		r.maxPayload = framecodec.MaxPayload1
+		return
+	}
+	r.maxPayload = framecodec.MaxPayload2
+	r.window.Store(MinSessionMemory)
+	r.granted.Store(MinSessionMemory)
+	r.reserved.Store(MinSessionMemory)
+	s.cfg.Budget.Force(MinSessionMemory)
+}
+
+// release gives back what the budget lent, when neither goroutine can take more.
+// In dialect 1 each queue has given back its own.
+func (r *recvState) release(s *Session) {
+	if s.d1 {
+		return
+	}
+	s.cfg.Budget.Release(r.reserved.Swap(0))
+}
+
+// runReceiver is the receiver goroutine. It holds a buffer only while there is a
+// message to read.
+func (s *Session) runReceiver() *Error {
+	for {
+		if err := s.carrier.Wait(); err != nil {
+			return s.carrierGone(err)
+		}
+		buf := receivePool.Get().(*receiveBuf)
+		n, err := s.carrier.ReadMessage(buf[:])
+		var fault *Error
+		if err != nil {
+			fault = s.carrierGone(err)
+		} else {
+			fault = s.message(buf[:n])
+		}
+		receivePool.Put(buf)
+		if fault != nil {
+			return s.fault(fault)
+		}
+	}
+}
+
+// carrierGone is how the session ends when its carrier does.
+func (s *Session) carrierGone(err error) *Error {
+	s.mu.Lock()
+	closing := s.closing
+	s.mu.Unlock()
+	if closing != nil {
+		return closing
+	}
+	return carrierError(err)
+}
+
+// fault is the end of the receiver. When the peer broke a rule it is told
+// which; the sender then ends the session.
+func (s *Session) fault(err *Error) *Error {
+	if err.Code != framecodec.CodeProtocolError {
+		return err
+	}
+	s.Close(err.Code, err.Text)
+	return nil
+}
+
+// message takes the frames of a message in place. A frame may span messages:
+// its beginning is kept, and is bounded since its length was checked first.
+func (s *Session) message(msg []byte) *Error {
+	kept := s.recv.partial
+	if kept == nil {
+		rest, fault := s.frames(msg)
+		if len(rest) > 0 {
+			s.recv.partial = append([]byte(nil), rest...)
+		}
+		return fault
+	}
+	kept = append(kept, msg...)
+	rest, fault := s.frames(kept)
+	switch len(rest) {
+	case 0:
+		s.recv.partial = nil // nothing is held while idle
+	case len(kept):
+		s.recv.partial = kept
+	default:
+		s.recv.partial = append([]byte(nil), rest...)
+	}
+	return fault
+}
+
+// frames handles all whole frames of data and returns what is behind them.
+func (s *Session) frames(data []byte) ([]byte, *Error) {
+	for len(data) > 0 {
+		f, n, err := framecodec.ParseFrame(data, s.recv.maxPayload)
+		if err != nil {
+			if errors.Is(err, framecodec.ErrShort) {
+				break
+			}
+			return nil, Errorf(framecodec.CodeProtocolError, "%w", err)
+		}
+		data = data[n:]
+		s.framesIn.Add(1)
+		if fault := s.frame(f); fault != nil {
+			return nil, fault
+		}
+	}
+	return data, nil
+}
+
+func (s *Session) frame(f framecodec.Frame) *Error {
+	switch {
+	case f.Conn != 0:
+		return s.data(f)
+	case s.d1:
+		return s.control1(f.Payload)
+	default:
+		return s.control2(f.Word, f.Payload)
+	}
+}
+
+// data takes a data frame.
+func (s *Session) data(f framecodec.Frame) *Error {
+	s.bytesIn.Add(uint64(len(f.Payload)))
+	var st *Stream
+	if s.d1 {
+		if st = s.known1(f.Conn); st == nil {
+			return s.stray1(f.Conn)
+		}
+	} else {
+		if !s.recv.helloSeen.Load() {
+			return Errorf(framecodec.CodeProtocolError, "data before Hello")
+		}
+		s.recv.total += uint64(len(f.Payload))
+		if s.recv.total > s.recv.granted.Load() {
+			return Errorf(framecodec.CodeProtocolError, "session credit exceeded")
+		}
+		var fault *Error
+		if st, fault = s.lookup(f.Conn); st == nil {
+			if fault == nil {
+				s.stray.Add(1)
+				s.took(len(f.Payload))
+			}
+			return fault
+		}
+	}
+	s.deliver(st, f)
+	return nil
+}
+
+// deliver hands a payload to the stream's Endpoint; what it does not take waits
+// in the stream's queue, bounded by the window.
+func (s *Session) deliver(st *Stream, f framecodec.Frame) {
+	took, stalled, end := s.writeStream(st, f)
+	s.took(took)
+	switch {
+	case end != nil:
+		s.endStream(st, end, true)
+	case stalled:
+		s.stall(st)
+	}
+}
+
+// writeStream returns how many bytes no longer count against the session credit,
+// whether the receiver has to stop for the stream, and how it ends if it does.
+func (s *Session) writeStream(st *Stream, f framecodec.Frame) (took int, stalled bool, end *Error) {
+	p := f.Payload
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if fault := s.checkDataLocked(st, f); fault != nil || st.gone {
+		return len(p), false, fault
+	}
+	st.got += uint64(len(p))
+	st.active = coarseNow()
+	n := 0
+	if st.queue.n == 0 && st.ep != nil {
+		var broken *Error
+		if n, broken = s.tryWrite(st, p); broken != nil {
+			return len(p), false, broken
+		}
+	}
+	if n < len(p) {
+		stalled = s.keepLocked(st, p[n:])
+	}
+	if n > 0 {
+		st.taken += uint64(n)
+		s.checkWindowLocked(st)
+	}
+	return n, stalled, nil
+}
+
+// checkDataLocked holds a data frame against the stream's state.
+func (s *Session) checkDataLocked(st *Stream, f framecodec.Frame) *Error {
+	if s.d1 || st.gone {
+		return nil
+	}
+	switch {
+	case st.finSeen:
+		return Errorf(framecodec.CodeProtocolError, "data behind Finish")
+	case st.entry && !st.state.opened:
+		return Errorf(framecodec.CodeProtocolError, "data before Opened")
+	case f.Word != st.got:
+		return Errorf(framecodec.CodeProtocolError, "data at offset %d where %d was due", f.Word, st.got)
+	case st.got+uint64(len(f.Payload)) > st.granted:
+		return Errorf(framecodec.CodeProtocolError, "stream credit exceeded")
+	}
+	return nil
+}
+
+// tryWrite gives p to the Endpoint until it takes no more. bitWantRoom is set
+// before the last attempt, so that no Writable can be missed; the caller holds
+// the stream's lock.
+func (s *Session) tryWrite(st *Stream, p []byte) (int, *Error) {
+	done := 0
+	for wanted := false; ; {
+		n, err := st.ep.TryWrite(p[done:])
+		done += n
+		if err != nil && err != ErrWouldBlock { //nolint:errorlint // a sentinel that is never wrapped
+			return done, s.brokenEndpoint(st, err)
+		}
+		if done == len(p) {
+			if wanted {
+				st.bits.And(^bitWantRoom)
+			}
+			return done, nil
+		}
+		if wanted && n == 0 {
+			return done, nil
+		}
+		wanted = true
+		st.bits.Or(bitWantRoom)
+	}
+}
+
+// keepLocked queues what the Endpoint did not take. It returns true when the
+// receiver has to stop for it (dialect 1).
+func (s *Session) keepLocked(st *Stream, p []byte) (stall bool) {
+	if st.queue.n == 0 {
+		st.moved = coarseNow()
+	}
+	st.queue.append(p)
+	queued := s.recv.queued.Add(int64(len(p)))
+	if s.d1 {
+		s.cfg.Budget.Force(int64(len(p)))
+		return st.queue.n > queue1 || s.cfg.Budget.Free(1) == 0
+	}
+	if queued > s.recv.window.Load()/2 {
+		s.dueSessionWindow() // the sender looks whether there can be more
+	}
+	return false
+}
+
+// flushLocked writes leftovers; the caller holds the stream's lock.
+func (s *Session) flushLocked(st *Stream) *Error {
+	st.bits.And(^bitWantRoom)
+	if st.gone || st.ep == nil {
+		return nil
+	}
+	for st.queue.n > 0 {
+		front := st.queue.front()
+		n, broken := s.tryWrite(st, front)
+		if n > 0 {
+			st.queue.drop(n)
+			st.taken += uint64(n)
+			st.moved, st.active = coarseNow(), coarseNow()
+			s.unqueued(n)
+			s.took(n)
+			s.checkWindowLocked(st)
+		}
+		if broken != nil {
+			return broken
+		}
+		if n < len(front) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// unqueued accounts for bytes that left a queue.
+func (s *Session) unqueued(n int) {
+	s.recv.queued.Add(-int64(n))
+	if !s.d1 {
+		return
+	}
+	s.cfg.Budget.Release(int64(n))
+	select {
+	case s.recv.drained <- struct{}{}:
+	default:
+	}
+}
+
+// settleLocked moves the end of the peer's direction on: when all of it was
+// delivered, the Endpoint is told. It returns true when the stream is over; the
+// caller then calls completed after unlocking.
+func (s *Session) settleLocked(st *Stream) bool {
+	if st.gone {
+		return false
+	}
+	if st.finSeen && st.queue.n == 0 && st.ep != nil && st.state.recv == halfOpen {
+		_ = st.ep.CloseWrite() // a failure shows in the other direction
+		st.state = st.state.next(eventPeerEnd)
+		if st.quiet {
+			st.state = st.state.next(eventLocalEnd)
+		}
+	}
+	if !st.state.over() {
+		return false
+	}
+	st.gone = true
+	if s.d1 && !st.quiet {
+		st.owed |= oweReset // the other side forgets the number by this
+		s.queueControl(st)
+	}
+	return true
+}
+
+// peerEnded: no more data will come in this direction.
+func (s *Session) peerEnded(st *Stream) {
+	if s.markPeerEnd(st) {
+		s.completed(st)
+	}
+}
+
+func (s *Session) markPeerEnd(st *Stream) (over bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.finSeen = true
+	return s.settleLocked(st)
+}
+
+// completed lets go of a stream that ended in order.
+func (s *Session) completed(st *Stream) {
+	s.forget(st)
+	st.ep.Close(framecodec.CodeNormal)
+	st.wakeOpening()
+	s.observer.StreamEnded(st, framecodec.CodeNormal, "")
+}
+
+func (st *Stream) wakeOpening() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.extra != nil && st.extra.opening != nil {
+		close(st.extra.opening)
+		st.extra.opening = nil
+	}
+}
+
+// forget takes the stream out of the table; its number is never used again.
+func (s *Session) forget(st *Stream) {
+	s.live.Add(-1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st.num != 0 {
+		index, _ := s.index(st.num)
+		s.table.remove(index)
+	}
+}
+
+// endStream cuts a stream: queue dropped, Endpoint closed with the code, and the
+// peer told if tell is set. It does nothing if the stream has ended.
+func (s *Session) endStream(st *Stream, end *Error, tell bool) {
+	st.mu.Lock()
+	if st.gone {
+		st.mu.Unlock()
+		return
+	}
+	st.gone = true
+	st.state = st.state.next(eventReset)
+	extra := st.more()
+	extra.err = end
+	cancel, opening := extra.cancel, extra.opening
+	extra.cancel, extra.opening = nil, nil
+	dropped := st.queue.clear()
+	ep := st.ep
+	if tell {
+		st.owed |= oweReset
+		s.queueControl(st)
+	}
+	st.mu.Unlock()
+	if dropped > 0 {
+		s.unqueued(dropped)
+		s.took(dropped)
+	}
+	s.forget(st)
+	if ep != nil {
+		ep.Close(end.Code)
+	}
+	if cancel != nil {
+		cancel()
+	}
+	if opening != nil {
+		close(opening)
+	}
+	s.observer.StreamEnded(st, end.Code, end.Text)
+}
+
+// opened is the peer's answer to our Open. It returns false if none was due.
+func (s *Session) opened(st *Stream, window uint64) bool {
+	st.mu.Lock()
+	if st.gone {
+		st.mu.Unlock()
+		return true
+	}
+	if !st.entry || st.state.opened {
+		st.mu.Unlock()
+		return s.d1 // there it may be said again
+	}
+	st.state = st.state.next(eventOpened)
+	opening := st.extra.opening
+	st.extra = nil // nothing of the opening is needed any more
+	st.mu.Unlock()
+	if !s.d1 {
+		s.raise(st, window)
+	}
+	if opening != nil {
+		close(opening)
+	}
+	s.observer.StreamOpened(st)
+	return true
+}
+
+// admit makes the stream of a peer's Open and has it answered later, or returns
+// why not.
+func (s *Session) admit(n uint32, t Target, trace string, window uint64) (Code, string) {
+	if s.cfg.Accept == nil {
+		return framecodec.CodeNotAllowed, "not allowed"
+	}
+	st := &Stream{s: s, num: n, target: t, since: now(), active: coarseNow(), turns: interactiveTurns}
+	s.initWindows(st)
+	st.limit = max(st.limit, window)
+	if trace != "" {
+		st.extra = &streamExtra{trace: framecodec.SafeText([]byte(trace))}
+	}
+	if code := s.register(st); code != framecodec.CodeNormal {
+		return code, code.String()
+	}
+	s.cfg.Accept(&Incoming{st})
+	return framecodec.CodeNormal, ""
+}
+
+func (s *Session) register(st *Stream) Code {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.ended || s.closing != nil:
+		return framecodec.CodeTunnelClosed
+	case s.draining:
+		return framecodec.CodeDraining
+	case s.table.n >= s.cfg.MaxStreams:
+		return framecodec.CodeTooManyStreams
+	}
+	s.live.Add(1)
+	index, _ := s.index(st.num)
+	s.table.put(index, st)
+	return framecodec.CodeNormal
+}
+
+// stall stops reading the channel until the stream's queue is short again: that
+// is dialect 1's only way to slow a peer down. After WriteTimeout the stream is
+// cut instead.
+func (s *Session) stall(st *Stream) {
+	timer := time.NewTimer(s.cfg.WriteTimeout)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.recv.drained:
+		case <-s.done:
+			return
+		case <-timer.C:
+			s.endStream(st, &Error{Code: framecodec.CodeSlowConsumer, Text: "the receiver took no data for too long"}, true)
+			return
+		}
+		st.mu.Lock()
+		free := st.gone || st.queue.n <= queue1/2 && s.cfg.Budget.Free(1) > 0
+		st.mu.Unlock()
+		if free {
+			return
+		}
+	}
+}

@@ -1,0 +1,411 @@
+package tunnel
+
+import (
+	"io"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+)
+
+// interactiveRun is how many messages of interactive streams may go in a row
+// while bulk streams wait.
+const interactiveRun = 32
+
+// leastMessage is what a carrier must be able to move in one message: RFC 8831
+// section 6.6 recommends 16 KiB as what every peer takes.
+const leastMessage = 16 << 10
+
+// closeGrace is how long a closing session waits for the peer's last
+// acknowledgement.
+const closeGrace = 2 * time.Second
+
+// controlReserve is how far beyond the high mark control frames may go: a
+// Window must not wait behind our own bulk data.
+const controlReserve = 64 << 10
+
+// sendState belongs to the sender goroutine, but for what is atomic.
+type sendState struct {
+	credit    sendCredit
+	marks     marks
+	sequence  uint64 // of the next control frame (dialect 2)
+	next      uint32 // number of the next stream we open
+	hello     bool   // ours has been sent
+	closeSent bool   // the last frame is out
+	run       int    // interactive turns in a row
+	at        time.Duration
+	wallMs    uint64 // dialect 1's word
+}
+
+func (x *sendState) init(s *Session) {
+	x.next = 1
+	x.marks.init()
+	x.credit.init(s)
+}
+
+// runSender is the sender goroutine: it sleeps until there is something to send
+// and room for it, and is the only one that writes to the carrier.
+func (s *Session) runSender() *Error {
+	if s.carrier.MaxMessage() < leastMessage {
+		return Errorf(framecodec.CodeProtocolError, "the other side takes messages of %d bytes at most, %d are needed", s.carrier.MaxMessage(), leastMessage)
+	}
+	for {
+		room := s.carrierRoom()
+		if room == roomNone {
+			if !s.sleepForRoom() {
+				return nil
+			}
+			continue
+		}
+		buf := messagePool.Get().(*messageBuf)
+		msg := s.fill(buf[:0], room)
+		var err error
+		if len(msg) > 0 {
+			s.send.marks.wrote(len(msg))
+			err = s.carrier.WriteMessage(msg)
+		}
+		messagePool.Put(buf)
+		switch {
+		case err != nil:
+			return carrierError(err)
+		case len(msg) == 0 && s.closed():
+			return s.lastWords()
+		case len(msg) == 0 && !s.sleepForWork(room):
+			return nil
+		}
+	}
+}
+
+// carrierError is the end that a failing carrier means.
+func carrierError(err error) *Error {
+	if e, ok := err.(*Error); ok { //nolint:errorlint // the carrier's own verdict, not one it wraps
+		return e
+	}
+	return &Error{Code: framecodec.CodeTunnelLost, Text: "the connection to the other side was lost", Err: err}
+}
+
+type roomKind uint8
+
+const (
+	roomNone    roomKind = iota
+	roomControl          // for control frames only
+	roomAll
+)
+
+func (s *Session) carrierRoom() roomKind {
+	s.send.at = now()
+	buffered := s.carrier.Buffered()
+	high := s.send.marks.high(s.send.at, buffered, time.Duration(s.minRTTNanos.Load()))
+	switch {
+	case buffered < high:
+		return roomAll
+	case buffered < high+controlReserve && s.controlWaits():
+		return roomControl
+	default:
+		return roomNone
+	}
+}
+
+func (s *Session) controlWaits() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.controlWaitsLocked()
+}
+
+func (s *Session) controlWaitsLocked() bool {
+	if !s.maySpeak() {
+		return false
+	}
+	return !s.control.empty() || len(s.replies) > 0 || s.pingDue || s.goAway != nil ||
+		s.closing != nil && !s.send.closeSent || s.recv.windowDue.Load() ||
+		!s.d1 && !s.send.hello
+}
+
+// maySpeak: the gateway says nothing on a new channel before the client has.
+func (s *Session) maySpeak() bool { return s.d1 || s.client || s.recv.helloSeen.Load() }
+
+// fill builds the next message in b: control frames in front, then data of
+// ready streams, as long as there are some and the chunk is not full.
+func (s *Session) fill(b []byte, room roomKind) []byte {
+	if !s.maySpeak() {
+		return b
+	}
+	if s.d1 {
+		s.send.wallMs = uint64(time.Now().UnixMilli())
+	}
+	b, all := s.appendControl(b)
+	if room != roomAll || !all {
+		return b
+	}
+	limit := min(len(b)+chunkSize+framecodec.Overhead, s.carrier.MaxMessage()-tailRoom)
+	for limit-len(b) > framecodec.Overhead+minRead {
+		if s.closed() || s.send.credit.left(s) == 0 {
+			break
+		}
+		st := s.pick()
+		if st == nil {
+			break
+		}
+		b = s.appendData(b, limit, st)
+	}
+	return b
+}
+
+// minRead: with less space than this a new message is better than a small frame.
+const minRead = 1 << 10
+
+// pick takes the next ready stream: interactive ones first, but one of the bulk
+// ones after a long run of them.
+func (s *Session) pick() *Stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var st *Stream
+	if !s.bulk.empty() && (s.interactive.empty() || s.send.run >= interactiveRun) {
+		s.send.run = 0
+		st = s.bulk.pop()
+		s.send.marks.bulkAt = s.send.at
+	} else if st = s.interactive.pop(); st != nil {
+		s.send.run++
+		s.send.marks.interactiveAt = s.send.at
+	}
+	if st != nil {
+		st.inReady = false
+	}
+	return st
+}
+
+// readResult is what is to be done after a read, without the stream's lock.
+type readResult struct {
+	again  bool   // there may be more
+	over   bool   // both directions have ended
+	broken *Error // the Endpoint failed
+}
+
+// appendData reads from the stream's Endpoint straight behind a gap for the
+// header, and puts the end of the direction behind the data when it has come.
+func (s *Session) appendData(b []byte, limit int, st *Stream) []byte {
+	b, r := s.readStream(b, limit, st)
+	switch {
+	case r.broken != nil:
+		s.endStream(st, r.broken, true)
+	case r.over:
+		s.completed(st)
+	case r.again:
+		st.Readable()
+	}
+	return b
+}
+
+func (s *Session) readStream(b []byte, limit int, st *Stream) ([]byte, readResult) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.gone || st.ep == nil || st.state.send != halfOpen || st.num == 0 || st.owed&(oweOpen|oweOpened) != 0 {
+		return b, readResult{} // not yet: what goes first queues it again
+	}
+	credit := s.dataCredit(st)
+	if credit == 0 {
+		st.blocked = true // the readable bit stays: a Window frame queues it again
+		s.windowBlocked.Add(1)
+		return b, readResult{}
+	}
+	// Cleared before the read: an edge that comes meanwhile queues it again.
+	st.bits.And(^bitReadable)
+	at := len(b) + framecodec.HeaderSize
+	space := b[at:min(limit-1, at+credit)]
+	n, err := st.ep.TryRead(space)
+	if n > 0 {
+		b = b[:at+n+1]
+		framecodec.PutHeader(b[at-framecodec.HeaderSize:], st.num, s.dataWord(st), n)
+		b[at+n] = framecodec.Terminator
+		st.sent += uint64(n)
+		st.active = coarseNow()
+		s.send.credit.used += uint64(n)
+		s.bytesOut.Add(uint64(n))
+		s.framesOut.Add(1)
+		s.classify(st, n)
+	}
+	switch {
+	case err == nil:
+		return b, readResult{again: n == len(space)}
+	case err == ErrWouldBlock: //nolint:errorlint // a sentinel that is never wrapped
+		return b, readResult{}
+	case err == io.EOF: //nolint:errorlint // likewise
+		b = s.appendFinish(b, st)
+		st.state = st.state.next(eventLocalEnd)
+		return b, readResult{over: s.settleLocked(st)}
+	default:
+		return b, readResult{broken: s.brokenEndpoint(st, err)}
+	}
+}
+
+// dataCredit is how much the next frame of the stream may carry; the caller
+// holds its lock.
+func (s *Session) dataCredit(st *Stream) int {
+	if s.d1 {
+		return int(s.send.credit.payload.Load())
+	}
+	left := min(st.limit-st.sent, s.send.credit.left(s))
+	return int(min(left, uint64(s.send.credit.payload.Load())))
+}
+
+// dataWord is the word of a data frame; the caller holds the stream's lock.
+func (s *Session) dataWord(st *Stream) uint64 {
+	if s.d1 {
+		return s.send.wallMs
+	}
+	return st.sent
+}
+
+// classify moves a stream between the classes by what it read last.
+func (s *Session) classify(st *Stream, n int) {
+	if n < chunkSize/4 {
+		if st.turns != interactiveTurns {
+			st.turns = interactiveTurns
+			st.bits.And(^bitBulk)
+		}
+		return
+	}
+	if st.turns > 0 {
+		if st.turns--; st.turns == 0 {
+			st.bits.Or(bitBulk)
+		}
+	}
+}
+
+// brokenEndpoint is the end of a stream whose Endpoint failed: the target's end
+// at an exit, the opener's own at an entry.
+func (s *Session) brokenEndpoint(st *Stream, err error) *Error {
+	if e, ok := err.(*Error); ok { //nolint:errorlint // the Endpoint's own verdict, not one it wraps
+		return e
+	}
+	if st.entry {
+		return &Error{Code: framecodec.CodeCancelled, Text: "the opener's connection was reset", Err: err}
+	}
+	return &Error{Code: framecodec.CodeTargetClosed, Text: "the target reset the connection", Err: err}
+}
+
+// queueReady puts a stream with something to read into its list.
+func (s *Session) queueReady(st *Stream) {
+	s.mu.Lock()
+	if !st.inReady && !s.ended {
+		st.inReady = true
+		if st.bits.Load()&bitBulk != 0 {
+			s.bulk.push(st)
+		} else {
+			s.interactive.push(st)
+		}
+	}
+	s.wakeLocked(waitWork)
+	s.mu.Unlock()
+}
+
+// queueControl has the sender look at what a stream owes and has left over.
+func (s *Session) queueControl(st *Stream) {
+	s.mu.Lock()
+	s.queueControlLocked(st)
+	s.mu.Unlock()
+}
+
+func (s *Session) queueControlLocked(st *Stream) {
+	if !st.inControl && !s.ended {
+		st.inControl = true
+		s.control.push(st)
+	}
+	s.wakeLocked(waitRoom)
+}
+
+// wakeLocked wakes the sender if it sleeps for kind or for less.
+func (s *Session) wakeLocked(kind waitKind) {
+	if s.waiting == waitNothing || s.waiting > kind {
+		return
+	}
+	s.waiting = waitNothing
+	s.signal()
+}
+
+// signal leaves a token for the sender. It never blocks: the carrier calls it.
+func (s *Session) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// sleepForWork sleeps until there is something to do. It returns false at the
+// session's end.
+func (s *Session) sleepForWork(room roomKind) bool {
+	s.mu.Lock()
+	ready := room == roomAll && (!s.interactive.empty() || !s.bulk.empty())
+	switch {
+	case s.ended:
+		s.mu.Unlock()
+		return false
+	case s.controlWaitsLocked() || ready && s.maySpeak() && s.send.credit.left(s) > 0:
+		s.mu.Unlock()
+		return true
+	case ready:
+		s.waiting = waitCredit
+	case room == roomAll:
+		s.waiting = waitWork
+	default: // control frames went out beyond the mark; data still needs room
+		s.mu.Unlock()
+		return s.sleepForRoom()
+	}
+	s.mu.Unlock()
+	return s.sleep()
+}
+
+// sleepForRoom sleeps until the carrier has room again, or control frames wait.
+func (s *Session) sleepForRoom() bool {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return false
+	}
+	s.waiting = waitRoom
+	s.mu.Unlock()
+	s.carrier.NotifyLow(s.send.marks.low(), s.signal)
+	from := now()
+	more := s.sleep()
+	s.blockedNanos.Add(int64(now() - from))
+	return more
+}
+
+func (s *Session) sleep() bool {
+	select {
+	case <-s.wake:
+	case <-s.done:
+		return false
+	}
+	s.mu.Lock()
+	s.waiting = waitNothing
+	s.mu.Unlock()
+	return true
+}
+
+func (s *Session) closed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing != nil
+}
+
+// lastWords waits until the peer has the Close frame, boundedly: data that is
+// sent just before a close is lost in browsers.
+func (s *Session) lastWords() *Error {
+	timer := time.NewTimer(closeGrace)
+	defer timer.Stop()
+	acknowledged := make(chan struct{}, 1)
+	s.carrier.NotifyLow(0, func() {
+		select {
+		case acknowledged <- struct{}{}:
+		default:
+		}
+	})
+	select {
+	case <-acknowledged:
+	case <-timer.C:
+	case <-s.done:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}

@@ -1,0 +1,214 @@
+package tunnel
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+)
+
+// Bits of Stream.bits: what an Endpoint has told since it was last asked.
+const (
+	bitReadable uint32 = 1 << iota // TryRead may have something
+	bitWantRoom                    // leftovers wait for Writable
+	bitBulk                        // reads much: takes turns behind the interactive ones
+)
+
+// Control frames that a stream owes; guarded by its lock.
+const (
+	oweOpen   uint8 = 1 << iota // an entry's Open
+	oweOpened                   // an exit's Opened
+	oweWindow                   // a new limit for the peer
+	oweReset                    // the end
+)
+
+// interactiveTurns is for how many reads a stream stays interactive after it
+// was new or has read little.
+const interactiveTurns = 8
+
+// Stream is one logical connection inside a session. Its methods are safe for
+// concurrent use. A Stream stays a valid value after its end.
+type Stream struct {
+	s    *Session
+	bits atomic.Uint32
+
+	num uint32 // 0 until an entry's Open goes out; written under mu and session.mu
+
+	// Guarded by the session's lock.
+	readyNext   *Stream
+	controlNext *Stream
+	inReady     bool
+	inControl   bool
+
+	turns uint8 // left as an interactive stream; the sender's own
+
+	mu sync.Mutex
+	// All below is guarded by mu.
+	entry   bool // we opened it
+	owed    uint8
+	gone    bool // ended and forgotten
+	blocked bool // readable, but without credit
+	finSeen bool // the peer's Finish has come; its data may still wait
+	quiet   bool // the peer has forgotten the stream: it is told nothing more (dialect 1)
+	state   streamState
+	target  Target
+	ep      Endpoint
+	tag     any
+	sent    uint64 // payload bytes sent: the next offset
+	limit   uint64 // payload bytes that may be sent
+	got     uint64 // payload bytes received
+	taken   uint64 // of those, delivered to the Endpoint
+	granted uint64 // payload bytes that the peer may send
+	queue   leftover
+	extra   *streamExtra
+	since   time.Duration
+	active  time.Duration // when a byte last moved, coarse
+	moved   time.Duration // when the Endpoint last took a byte while some waited, coarse
+	grantAt time.Duration // when the last Window went out
+	window  uint32
+}
+
+// streamExtra is what most streams do not need for most of their life.
+type streamExtra struct {
+	opening chan struct{} // closed when an entry's Open was answered
+	err     *Error        // how it ended
+	cancel  func()        // an exit's dial, to be told when the opener gives up
+	address string        // bound address, for Opened
+	trace   string        // W3C traceparent
+}
+
+// ID returns the stream's number on the wire, 0 before its Open has been sent.
+func (st *Stream) ID() uint32 {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.num
+}
+
+// Target returns what was asked for.
+func (st *Stream) Target() Target { return st.target }
+
+// SetTag keeps a value of the caller's with the stream.
+func (st *Stream) SetTag(v any) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.tag = v
+}
+
+// Tag returns the value of SetTag.
+func (st *Stream) Tag() any {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.tag
+}
+
+// Session returns the session that the stream belongs to.
+func (st *Stream) Session() *Session { return st.s }
+
+// Reset cuts both directions: the Endpoint is closed with code and the peer is
+// told code and text. It does nothing after the stream's end.
+func (st *Stream) Reset(code Code, text string) {
+	st.s.endStream(st, &Error{Code: code, Text: text}, true)
+}
+
+// Attach gives a stream its Endpoint: what has arrived meanwhile is delivered
+// to it, and it is read from now on. At an exit this answers Opened. When the
+// stream has ended already, the Endpoint is closed and the end returned.
+func (st *Stream) Attach(ep Endpoint) error { return st.attach(ep, "") }
+
+func (st *Stream) attach(ep Endpoint, address string) error {
+	s := st.s
+	st.mu.Lock()
+	if st.gone || st.ep != nil {
+		err := st.endLocked()
+		st.mu.Unlock()
+		ep.Close(err.Code)
+		return err
+	}
+	st.ep = ep
+	answered := false
+	if !st.entry && !st.state.opened {
+		st.state = st.state.next(eventOpened)
+		st.more().address = address
+		st.extra.cancel = nil
+		st.owed |= oweOpened
+		answered = true
+	}
+	if st.queue.n > 0 || st.finSeen {
+	}
+	if st.owed != 0 {
+		s.queueControl(st)
+	}
+	st.mu.Unlock()
+	if answered {
+		s.observer.StreamOpened(st)
+	}
+	ep.Bind(st)
+	return nil
+}
+
+// endLocked returns how the stream ended; the caller holds mu.
+func (st *Stream) endLocked() *Error {
+	switch {
+	case st.extra != nil && st.extra.err != nil:
+		return st.extra.err
+	case st.gone:
+		return &Error{Code: framecodec.CodeNormal}
+	default:
+		return &Error{Code: framecodec.CodeInternal, Text: "stream has an endpoint already"}
+	}
+}
+
+// more returns the part for rarely used state; the caller holds mu.
+func (st *Stream) more() *streamExtra {
+	if st.extra == nil {
+		st.extra = new(streamExtra)
+	}
+	return st.extra
+}
+
+// Readable is called by the Endpoint (Readiness).
+func (st *Stream) Readable() {
+	if st.bits.Or(bitReadable)&bitReadable == 0 {
+		st.s.queueReady(st)
+	}
+}
+
+// Writable is called by the Endpoint (Readiness).
+func (st *Stream) Writable() {
+	if st.bits.Load()&bitWantRoom == 0 {
+		return // nothing waits
+	}
+	st.s.queueControl(st)
+}
+
+// StreamInfo is a snapshot of a stream for people.
+type StreamInfo struct {
+	ID        uint32        `json:"id"`
+	Target    string        `json:"target"`
+	Entry     bool          `json:"entry"`
+	Opened    bool          `json:"opened"`
+	Sending   bool          `json:"sending"`   // our direction has not ended
+	Receiving bool          `json:"receiving"` // the peer's direction has not ended
+	BytesIn   uint64        `json:"bytes_in"`  // payload from the peer
+	BytesOut  uint64        `json:"bytes_out"` // payload to the peer
+	Queued    int           `json:"queued"`    // received and not yet delivered
+	Window    uint64        `json:"window"`    // what the peer may still send
+	Credit    uint64        `json:"credit"`    // what we may still send
+	Age       time.Duration `json:"-"`
+	Idle      time.Duration `json:"-"` // since a byte moved; coarse
+}
+
+// Info returns a snapshot.
+func (st *Stream) Info() StreamInfo {
+	at := now()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return StreamInfo{
+		ID: st.num, Target: st.target.String(), Entry: st.entry, Opened: st.state.opened,
+		Sending: st.state.send == halfOpen, Receiving: st.state.recv == halfOpen,
+		BytesIn: st.got, BytesOut: st.sent, Queued: st.queue.n,
+		Window: st.granted - st.got, Credit: st.limit - st.sent,
+		Age: at - st.since, Idle: max(at-st.active, 0),
+	}
+}

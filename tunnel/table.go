@@ -1,0 +1,130 @@
+package tunnel
+
+import "sync/atomic"
+
+// The stream table is a radix tree over dense numbers: three loads for a
+// look-up among any number of streams, no lock for readers. Pages are freed when
+// they are empty, so a long-lived session does not keep what it has forgotten.
+const (
+	pageBits = 8
+	pageSize = 1 << pageBits
+)
+
+type tablePage struct {
+	used  int // guarded by the session's lock
+	slots [pageSize]atomic.Pointer[Stream]
+}
+
+type tableBranch struct {
+	used  int // pages in it; guarded by the session's lock
+	pages [pageSize]atomic.Pointer[tablePage]
+}
+
+// streamTable maps a number to its stream. get may be called by anyone; put,
+// remove and all by who holds the session's lock.
+type streamTable struct {
+	root atomic.Pointer[[]*atomic.Pointer[tableBranch]]
+	n    int // guarded by the session's lock
+}
+
+func (t *streamTable) branch(index uint32) *tableBranch {
+	root := t.root.Load()
+	top := int(index >> (2 * pageBits))
+	if root == nil || top >= len(*root) {
+		return nil
+	}
+	return (*root)[top].Load()
+}
+
+func (t *streamTable) get(index uint32) *Stream {
+	b := t.branch(index)
+	if b == nil {
+		return nil
+	}
+	p := b.pages[index>>pageBits&(pageSize-1)].Load()
+	if p == nil {
+		return nil
+	}
+	return p.slots[index&(pageSize-1)].Load()
+}
+
+// grow makes the root long enough for top. The pointers it holds stay the same,
+// so a reader of the old root sees every later change.
+func (t *streamTable) grow(top int) []*atomic.Pointer[tableBranch] {
+	var old []*atomic.Pointer[tableBranch]
+	if p := t.root.Load(); p != nil {
+		old = *p
+	}
+	if top < len(old) {
+		return old
+	}
+	root := make([]*atomic.Pointer[tableBranch], top+1)
+	copy(root, old)
+	for i := len(old); i <= top; i++ {
+		root[i] = new(atomic.Pointer[tableBranch])
+	}
+	t.root.Store(&root)
+	return root
+}
+
+func (t *streamTable) put(index uint32, st *Stream) {
+	top := int(index >> (2 * pageBits))
+	slot := t.grow(top)[top]
+	b := slot.Load()
+	if b == nil {
+		b = new(tableBranch)
+		slot.Store(b)
+	}
+	page := &b.pages[index>>pageBits&(pageSize-1)]
+	p := page.Load()
+	if p == nil {
+		p = new(tablePage)
+		page.Store(p)
+		b.used++
+	}
+	p.slots[index&(pageSize-1)].Store(st)
+	p.used++
+	t.n++
+}
+
+func (t *streamTable) remove(index uint32) {
+	b := t.branch(index)
+	page := &b.pages[index>>pageBits&(pageSize-1)]
+	p := page.Load()
+	p.slots[index&(pageSize-1)].Store(nil)
+	p.used--
+	t.n--
+	if p.used > 0 {
+		return
+	}
+	page.Store(nil)
+	if b.used--; b.used == 0 {
+		(*t.root.Load())[index>>(2*pageBits)].Store(nil)
+	}
+}
+
+// all appends every stream to list in the order of their numbers.
+func (t *streamTable) all(list []*Stream) []*Stream {
+	root := t.root.Load()
+	if root == nil {
+		return list
+	}
+	for _, slot := range *root {
+		b := slot.Load()
+		if b == nil {
+			continue
+		}
+		for i := range b.pages {
+			p := b.pages[i].Load()
+			if p == nil {
+				continue
+			}
+			for j := range p.slots {
+				if st := p.slots[j].Load(); st != nil {
+					list = append(list, st)
+				}
+			}
+		}
+	}
+	return list
+}

@@ -1,0 +1,208 @@
+package tunnel
+
+import (
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+)
+
+// Windows of dialect 2: a stream's limit keeps its queue bounded, the session
+// credit keeps all queues of the tunnel within the memory that was reserved for
+// it. Both follow rate x RTT, and are given as the Endpoints take bytes, not as
+// bytes arrive.
+const (
+	streamWindowMost  = 16 << 20
+	streamWindowLeast = 64 << 10 // under pressure
+	// slowAfter is how long an Endpoint may take nothing once its kind holds more
+	// than half of the session credit.
+	slowAfter = 30 * time.Second
+)
+
+func (s *Session) initWindows(st *Stream) {
+	st.turns = interactiveTurns
+	st.limit = s.send.credit.stream.Load()
+	st.granted = streamWindow
+	st.window = streamWindow
+	st.grantAt = st.since
+}
+
+// took accounts for n payload bytes that were delivered or dropped, and has a
+// new session limit sent when half of the window is used up.
+func (s *Session) took(n int) {
+	if s.d1 || n == 0 {
+		return
+	}
+	taken := s.recv.taken.Add(uint64(n))
+	if int64(s.recv.granted.Load()-taken) <= s.recv.window.Load()/2 {
+		s.dueSessionWindow()
+	}
+}
+
+func (s *Session) dueSessionWindow() {
+	if s.recv.windowDue.Swap(true) {
+		return
+	}
+	s.mu.Lock()
+	s.wakeLocked(waitRoom)
+	s.mu.Unlock()
+}
+
+// checkWindowLocked has a new limit sent when half of the stream's window is
+// used up.
+func (s *Session) checkWindowLocked(st *Stream) {
+	if s.d1 || st.finSeen || st.gone || st.owed&oweWindow != 0 || st.granted-st.taken > uint64(st.window)/2 {
+		return
+	}
+	st.owed |= oweWindow
+	s.queueControl(st)
+}
+
+// appendStreamWindow grants a stream what it may have now; the caller holds its
+// lock.
+func (s *Session) appendStreamWindow(b []byte, st *Stream) []byte {
+	at := s.send.at
+	rtt := time.Duration(s.rttNanos.Load())
+	switch {
+	case s.cfg.Budget.Pressed():
+		st.window = max(st.window/2, streamWindowLeast)
+	case at-st.grantAt < rtt && st.window < streamWindowMost:
+		st.window = s.largerWindow(st.window)
+	}
+	st.grantAt = at
+	limit := st.taken + uint64(st.window)
+	if limit <= st.granted {
+		return b
+	}
+	st.granted = limit
+	return framecodec.Window{Conn: st.num, Consumed: st.taken, Limit: limit}.AppendFrame(b, s.frameWord())
+}
+
+// largerWindow doubles a window within an eighth of what is free in the session,
+// which grows for it if it may.
+func (s *Session) largerWindow(window uint32) uint32 {
+	want := min(2*window, streamWindowMost)
+	free := func() int64 { return (s.recv.window.Load() - s.recv.queued.Load()) / 8 }
+	if free() < int64(want) {
+		s.growSession()
+	}
+	return max(window, uint32(min(int64(want), max0(free()))))
+}
+
+// growSession doubles the session window if the budget has room. Only the sender
+// calls it.
+func (s *Session) growSession() bool {
+	window := s.recv.window.Load()
+	if s.cfg.Budget.Pressed() || !s.cfg.Budget.Reserve(window) {
+		return false
+	}
+	s.recv.reserved.Add(window)
+	s.recv.window.Store(2 * window)
+	s.recv.windowDue.Store(true)
+	return true
+}
+
+// appendSessionWindow grants session credit. The window grows while it is used
+// up within two round trips or mostly lies in queues, and shrinks under
+// pressure; credit that was given is never taken back.
+func (s *Session) appendSessionWindow(b []byte) []byte {
+	at := s.send.at
+	window := s.recv.window.Load()
+	switch {
+	case s.cfg.Budget.Pressed():
+		window = max(window/2, MinSessionMemory)
+		s.recv.window.Store(window)
+	case s.recv.queued.Load() > window/2, at-s.recv.grantAt < time.Duration(s.rttNanos.Load()):
+		s.growSession()
+		s.recv.windowDue.Store(false)
+		window = s.recv.window.Load()
+	}
+	taken := s.recv.taken.Load()
+	granted := s.recv.granted.Load()
+	limit := taken + uint64(window)
+	if limit > granted {
+		s.recv.grantAt = at
+		s.recv.granted.Store(limit)
+		granted = limit
+		b = framecodec.Window{Consumed: taken, Limit: limit}.AppendFrame(b, s.frameWord())
+	}
+	// What the peer may still send is what has to stay reserved.
+	if need := max(int64(granted-taken), window); need < s.recv.reserved.Load() {
+		s.cfg.Budget.Release(s.recv.reserved.Swap(need) - need)
+	}
+	return b
+}
+
+// tick looks at what is bound to time. It runs on the coarse clock's goroutine.
+func (s *Session) tick(at time.Duration) {
+	s.mu.Lock()
+	traffic := s.bytesIn.Load() + s.bytesOut.Load()
+	if !s.d1 && traffic != s.lastTraffic && s.recv.helloSeen.Load() {
+		s.lastTraffic = traffic
+		s.pingDue = true
+		s.wakeLocked(waitRoom)
+	}
+	closing := s.closing
+	s.mu.Unlock()
+	switch {
+	case closing != nil:
+		s.tickClosing(at, closing)
+		return
+	case !s.d1 && !s.recv.helloSeen.Load() && at-s.since > s.cfg.HelloTimeout:
+		s.end(Errorf(framecodec.CodeTimeout, "the other side did not say Hello within %v", s.cfg.HelloTimeout))
+		return
+	}
+	if s.cfg.IdleTimeout > 0 || s.recv.queued.Load() > 0 {
+		s.tickStreams(at)
+	}
+}
+
+// tickClosing ends a closing session whose carrier takes nothing any more.
+func (s *Session) tickClosing(at time.Duration, closing *Error) {
+	if s.closingAt == 0 {
+		s.closingAt = at
+	}
+	if at-s.closingAt > 2*closeGrace {
+		s.end(closing)
+	}
+}
+
+// tickStreams cuts streams that are idle or stalled for too long.
+func (s *Session) tickStreams(at time.Duration) {
+	s.mu.Lock()
+	s.scan = s.table.all(s.scan[:0])
+	list := s.scan
+	s.mu.Unlock()
+	var stalledBytes int64
+	for _, st := range list {
+		st.mu.Lock()
+		idle := s.cfg.IdleTimeout > 0 && at-st.active > s.cfg.IdleTimeout && st.state.opened
+		stalled := st.queue.n > 0 && st.ep != nil && at-st.moved > slowAfter
+		stuck := !s.d1 && s.cfg.WriteTimeout > 0 && st.queue.n > 0 && st.ep != nil && at-st.moved > s.cfg.WriteTimeout
+		queued := st.queue.n
+		st.mu.Unlock()
+		switch {
+		case stuck:
+			s.endStream(st, Errorf(framecodec.CodeSlowConsumer, "no byte was taken for %v", s.cfg.WriteTimeout), true)
+		case idle:
+			s.endStream(st, Errorf(framecodec.CodeIdleTimeout, "no data for %v", s.cfg.IdleTimeout), true)
+		case stalled && !s.d1:
+			stalledBytes += int64(queued)
+		}
+	}
+	if stalledBytes > s.recv.window.Load()/2 {
+		s.cutStalled(list, at)
+	}
+	clear(list)
+}
+
+// cutStalled: those who take nothing must not stop the rest.
+func (s *Session) cutStalled(list []*Stream, at time.Duration) {
+	for _, st := range list {
+		st.mu.Lock()
+		stalled := st.queue.n > 0 && st.ep != nil && at-st.moved > slowAfter
+		st.mu.Unlock()
+		if stalled {
+			s.endStream(st, Errorf(framecodec.CodeSlowConsumer, "no byte was taken for %v, and memory is short", slowAfter), true)
+		}
+	}
+}
