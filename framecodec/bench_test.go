@@ -29,8 +29,9 @@ func forEachSize(b *testing.B, figure func(i int) int, f func(b *testing.B, fram
 
 func BenchmarkParseFrame(b *testing.B) {
 	forEachSize(b, func(i int) int { return reference[i].parse }, func(b *testing.B, frame []byte, size int) {
+		var f Frame
 		for b.Loop() {
-			f, n, err := ParseFrame(frame, MaxPayload2)
+			n, err := f.Parse(frame, MaxPayload2)
 			if err != nil || n != size+Overhead || len(f.Payload) != size {
 				b.Fatal("wrong frame")
 			}
@@ -50,10 +51,22 @@ func BenchmarkEncodeInPlace(b *testing.B) {
 
 func BenchmarkRoundTrip(b *testing.B) {
 	forEachSize(b, func(i int) int { return reference[i].roundTrip }, func(b *testing.B, frame []byte, size int) {
+		var f Frame
 		for word := uint64(0); b.Loop(); word++ {
 			PutHeader(frame, 1, word, size)
 			frame[HeaderSize+size] = Terminator
-			if f, _, err := ParseFrame(frame, MaxPayload2); err != nil || f.Word != word {
+			if _, err := f.Parse(frame, MaxPayload2); err != nil || f.Word != word {
+				b.Fatal("wrong frame")
+			}
+		}
+	})
+}
+
+// The same with the Frame returned by value.
+func BenchmarkParseFrameByValue(b *testing.B) {
+	forEachSize(b, func(i int) int { return reference[i].parse }, func(b *testing.B, frame []byte, size int) {
+		for b.Loop() {
+			if f, _, err := ParseFrame(frame, MaxPayload2); err != nil || len(f.Payload) != size {
 				b.Fatal("wrong frame")
 			}
 		}

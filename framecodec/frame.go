@@ -34,28 +34,37 @@ type Frame struct {
 // When b ends inside the frame the error is ErrShort and the number is the size
 // of the whole frame, or 0 while the header is not complete. Any other error is
 // a *SyntaxError with 0: the byte stream has lost its frames and cannot be used
-// further.
-func ParseFrame(b []byte, maxPayload int) (Frame, int, error) {
+// further. With an error the frame is zero.
+func ParseFrame(b []byte, maxPayload int) (f Frame, n int, err error) {
+	f.Conn, f.Word, f.Payload, n, err = split(b, maxPayload)
+	return f, n, err
+}
+
+// Parse is ParseFrame into f, for loops: a Frame is too large to be returned in
+// registers, and copying one just written costs twice as much as parsing it.
+func (f *Frame) Parse(b []byte, maxPayload int) (n int, err error) {
+	f.Conn, f.Word, f.Payload, n, err = split(b, maxPayload)
+	return n, err
+}
+
+// split is the work of both, apart from them so that they are inlined.
+func split(b []byte, maxPayload int) (conn uint32, word uint64, payload []byte, n int, err error) {
 	if len(b) < HeaderSize {
-		return Frame{}, 0, ErrShort
+		return 0, 0, nil, 0, ErrShort
 	}
-	length := binary.BigEndian.Uint32(b[12:16])
+	length := binary.BigEndian.Uint32(b[12:])
 	// In 64 bits: a u32 length does not fit an int of 386.
 	if int64(length) > int64(maxPayload) {
-		return Frame{}, 0, syntax(12, "payload length above the limit")
+		return 0, 0, nil, 0, syntax(12, "payload length above the limit")
 	}
 	end := HeaderSize + int(length)
 	if len(b) <= end {
-		return Frame{}, end + 1, ErrShort
+		return 0, 0, nil, end + 1, ErrShort
 	}
 	if b[end] != Terminator {
-		return Frame{}, 0, syntax(end, "frame without its terminator")
+		return 0, 0, nil, 0, syntax(end, "frame without its terminator")
 	}
-	return Frame{
-		Conn:    binary.BigEndian.Uint32(b[0:4]),
-		Word:    binary.BigEndian.Uint64(b[4:12]),
-		Payload: b[HeaderSize:end:end],
-	}, end + 1, nil
+	return binary.BigEndian.Uint32(b), binary.BigEndian.Uint64(b[4:]), b[HeaderSize:end:end], end + 1, nil
 }
 
 // PutHeader writes the HeaderSize bytes before a payload of length bytes to the

@@ -124,6 +124,7 @@ func TestFramesDoNotAllocate(t *testing.T) {
 	buffer := make([]byte, 0, len(whole))
 	for name, f := range map[string]func(){
 		"ParseFrame":        func() { _, _, _ = ParseFrame(whole, MaxPayload2) },
+		"Parse":             func() { var f Frame; _, _ = f.Parse(whole, MaxPayload2) },
 		"ParseFrame, short": func() { _, _, _ = ParseFrame(whole[:99], MaxPayload2) },
 		"AppendFrame":       func() { AppendFrame(buffer, 1, 2, whole[HeaderSize:1516]) },
 		"PutHeader":         func() { PutHeader(whole, 1, 2, 1500) },

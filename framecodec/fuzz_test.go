@@ -3,6 +3,7 @@ package framecodec
 import (
 	"bytes"
 	"errors"
+	"reflect"
 	"testing"
 )
 
@@ -70,6 +71,10 @@ func FuzzParseFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, limit int) {
 		limit = min(limit, 1<<30)
 		frame, n, err := ParseFrame(in, limit)
+		var into Frame
+		if n2, err2 := into.Parse(in, limit); n2 != n || (err2 == nil) != (err == nil) || !reflect.DeepEqual(into, frame) {
+			t.Fatalf("Parse gives %+v, %d, %v; ParseFrame %+v, %d, %v", into, n2, err2, frame, n, err)
+		}
 		switch {
 		case err == nil:
 			if len(frame.Payload) > limit || n != len(frame.Payload)+Overhead {
