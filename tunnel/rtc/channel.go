@@ -34,17 +34,20 @@ type Channel struct {
 	tiny    [1]byte
 	pending int // a message of that many bytes is in tiny; -1: none
 
-	mu     sync.Mutex
-	mark   int
-	low    func() // owed to the last NotifyLow, nil when it was given
-	closed bool
-	code   framecodec.Code
+	mu      sync.Mutex
+	mark    int
+	low     func() // owed to the last NotifyLow, nil when it was given
+	closed  bool
+	code    framecodec.Code
+	drained bool
+	empty   chan struct{} // closed when closed and nothing is unacknowledged
 }
 
 func newChannel(p *Peer, dc *webrtc.DataChannel, raw *datachannel.DataChannel) *Channel {
 	c := &Channel{
 		peer: p, raw: raw, label: dc.Label(), proto: dc.Protocol(), ordered: dc.Ordered(),
 		keeps: dc.MaxRetransmits() == nil && dc.MaxPacketLifeTime() == nil, max: p.maxSend(), pending: -1,
+		empty: make(chan struct{}),
 	}
 	if id := dc.ID(); id != nil {
 		c.id = *id
@@ -145,19 +148,26 @@ func (c *Channel) Buffered() int { return int(c.raw.BufferedAmount()) }
 func (c *Channel) NotifyLow(mark int, f func()) {
 	c.mu.Lock()
 	c.mark, c.low = mark, f
-	c.raw.SetBufferedAmountLowThreshold(uint64(max(mark, 0)))
+	if !c.closed {
+		c.raw.SetBufferedAmountLowThreshold(uint64(max(mark, 0)))
+	}
 	c.mu.Unlock()
 	// pion reports only crossings of the threshold: those before this line are
 	// seen here, those after it are reported.
 	c.crossed()
 }
 
-// crossed gives what is owed if it is due. It runs on pion's SCTP read loop or
-// in NotifyLow.
+// crossed gives what is owed if it is due. It runs on pion's SCTP read loop, in
+// NotifyLow and at the end.
 func (c *Channel) crossed() {
 	c.mu.Lock()
+	buffered := c.Buffered()
+	if c.closed && buffered == 0 && !c.drained {
+		c.drained = true
+		close(c.empty)
+	}
 	f := c.low
-	if f == nil || !c.closed && c.Buffered() > c.mark {
+	if f == nil || !c.closed && buffered > c.mark {
 		c.mu.Unlock()
 		return
 	}
@@ -188,6 +198,7 @@ func (c *Channel) markClosed(code framecodec.Code) bool {
 		return false
 	}
 	c.closed, c.code = true, code
+	c.raw.SetBufferedAmountLowThreshold(0)
 	return true
 }
 
@@ -197,19 +208,13 @@ func (c *Channel) linger() {
 	_ = c.raw.Close()
 }
 
-// drain waits until nothing is unacknowledged, the peer has ended, or d is over.
+// drain waits until nothing of a closed channel is unacknowledged, the peer has
+// ended, or d is over.
 func (c *Channel) drain(d time.Duration) {
-	empty := make(chan struct{})
-	var once sync.Once
-	c.raw.OnBufferedAmountLow(func() { once.Do(func() { close(empty) }) })
-	c.raw.SetBufferedAmountLowThreshold(0)
-	if c.Buffered() == 0 {
-		return
-	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-empty:
+	case <-c.empty:
 	case <-timer.C:
 	case <-c.peer.done:
 	}

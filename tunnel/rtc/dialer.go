@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -114,14 +115,17 @@ func (d *Dialer) newPeer(ctx context.Context, servers []ICEServer, h Handler) (*
 			d.cfg.Logger().Warn(w)
 		}
 	})
-	hosts, err := hostAddresses(socket, d.cfg.Loopback)
-	if err != nil {
-		return nil, errors.Join(err, socket.Close())
+	hosts := func() []netip.AddrPort { // asked anew at a restart, when the network may be another
+		list, err := hostAddresses(socket, d.cfg.Loopback)
+		if err != nil {
+			d.cfg.Logger().Warn("no local addresses for ICE", zap.Error(err))
+		}
+		return list
 	}
-	m := newMux(socket, maxPeerAddresses+2*MaxCandidates, func() []net.Addr { return families(socket, hosts) }, d.cfg.Logger)
+	m := newMux(socket, maxPeerAddresses+2*MaxCandidates, func() []net.Addr { return families(socket, hosts()) }, d.cfg.Logger)
 	p := &Peer{
 		handler: h, log: d.cfg.Logger, connect: d.cfg.ConnectTimeout, filter: remoteFilter{loopback: d.cfg.Loopback},
-		hosts: func() []string { return hostLines(hosts) }, private: m,
+		hosts: func(context.Context) []string { return hostLines(hosts()) }, private: m,
 	}
 	api, err := newAPI(m, d.net, d.loggers, d.cfg.Timeouts, d.cfg.ConnectTimeout)
 	if err == nil {
@@ -159,7 +163,7 @@ func (d *Dialer) offer(ctx context.Context, p *Peer, specs []ChannelSpec) (strin
 	if err != nil {
 		return "", err
 	}
-	return p.localText(complete)
+	return p.localText(ctx, complete)
 }
 
 func (s ChannelSpec) init() *webrtc.DataChannelInit {
@@ -210,7 +214,7 @@ func (p *Peer) foundCandidate(c *webrtc.ICECandidate) {
 		}
 		line = c.ToJSON().Candidate
 	}
-	p.guard(func() { f(p, line) })
+	p.tell(func() { f(p, line) })
 }
 
 // Accept takes the gateway's answer; from now on ConnectTimeout runs. The error
@@ -256,7 +260,7 @@ func (p *Peer) OfferRestart(ctx context.Context) (Fragment, error) {
 	if err != nil {
 		return Fragment{}, err
 	}
-	f, err := p.localFragment()
+	f, err := p.localFragment(ctx)
 	f.EndOfCandidates = complete
 	return f, err
 }

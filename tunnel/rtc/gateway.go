@@ -216,6 +216,14 @@ func (g *Gateway) addresses(ctx context.Context, set settings) ([]netip.AddrPort
 	return append(list, private...), nil
 }
 
+func (g *Gateway) hostLines(ctx context.Context) []string {
+	addrs, err := g.Addresses(ctx)
+	if err != nil {
+		g.log().Warn("no addresses to offer", zap.Error(err))
+	}
+	return hostLines(addrs)
+}
+
 // Answer makes a peer connection from an offer and returns its answer with all
 // candidates. No state exists for an offer that CheckOffer refuses. The peer
 // ends by itself after ConnectTimeout if no channel is open by then. Errors are
@@ -240,8 +248,9 @@ func (g *Gateway) Answer(ctx context.Context, offerSDP string, h Handler) (*Peer
 	p := &Peer{
 		handler: h, log: g.log, connect: set.ConnectTimeout, remote: offer,
 		filter: remoteFilter{loopback: set.Loopback, allow: set.RemoteAllowed}, ignore: !set.RemoteCandidates,
-		hosts: func() []string { return hostLines(addrs) }, gathered: true,
+		gathered: true,
 	}
+	p.hosts = g.hostLines
 	p.release = func() { g.forget(p) }
 	if err := newPeer(p, set.api, cert, nil); err != nil {
 		return nil, "", tunnel.Errorf(framecodec.CodeInternal, "%w", err)
@@ -294,7 +303,7 @@ func (g *Gateway) signalEmptyLocked() {
 func (g *Gateway) Dropped() uint64 { return g.mux.dropped() }
 
 // Close ends all peers with CodeTunnelClosed, closes the socket, and returns
-// when everything is released. It may be called again.
+// when everything is released, or after some seconds. It may be called again.
 func (g *Gateway) Close() {
 	g.mu.Lock()
 	g.closed = true
@@ -309,7 +318,12 @@ func (g *Gateway) Close() {
 		closing.Go(func() { p.Close(framecodec.CodeTunnelClosed) })
 	}
 	closing.Wait()
-	<-g.empty
+	timer := time.NewTimer(releaseTime)
+	defer timer.Stop()
+	select {
+	case <-g.empty:
+	case <-timer.C:
+	}
 	_ = g.mux.Close()
 	g.tasks.Wait()
 }

@@ -15,14 +15,14 @@ import (
 // is lowered: errors to warnings, everything else to debug; its debug and trace
 // output is not taken at all. Of messages that could hold ICE credentials or
 // parts of descriptions only the constant text is logged, without its
-// arguments. At most pionLogsPerSecond lines a second are written.
+// arguments. At most pionLogsPerSecond lines a second are written of each level.
 type loggers struct {
 	log func() *zap.Logger
 
 	mu     sync.Mutex
 	scopes map[string]*scopeLogger
 	second int64
-	count  int
+	count  map[zapcore.Level]int // in that second
 }
 
 const pionLogsPerSecond = 10
@@ -43,15 +43,15 @@ func (l *loggers) NewLogger(scope string) logging.LeveledLogger {
 	return s
 }
 
-func (l *loggers) room() bool {
+func (l *loggers) room(level zapcore.Level) bool {
 	now := time.Now().Unix()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.second != now {
-		l.second, l.count = now, 0
+		l.second, l.count = now, make(map[zapcore.Level]int, 2)
 	}
-	l.count++
-	return l.count <= pionLogsPerSecond
+	l.count[level]++
+	return l.count[level] <= pionLogsPerSecond
 }
 
 type scopeLogger struct {
@@ -61,7 +61,7 @@ type scopeLogger struct {
 
 func (s *scopeLogger) write(level zapcore.Level, format string, args []any) {
 	entry := s.all.log().Check(level, "pion: "+format)
-	if entry == nil || !s.all.room() {
+	if entry == nil || !s.all.room(level) {
 		return
 	}
 	fields := []zap.Field{zap.String("scope", s.scope)}

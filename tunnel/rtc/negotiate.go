@@ -28,7 +28,7 @@ func (p *Peer) answer(ctx context.Context, d description) (string, error) {
 	if err := p.await(ctx, gathered); err != nil {
 		return "", err
 	}
-	return p.localText(true)
+	return p.localText(ctx, true)
 }
 
 // await waits for gathered, as long as there is somebody to wait.
@@ -44,12 +44,12 @@ func (p *Peer) await(ctx context.Context, gathered <-chan struct{}) error {
 }
 
 // localText returns our description with our own candidates in it.
-func (p *Peer) localText(complete bool) (string, error) {
+func (p *Peer) localText(ctx context.Context, complete bool) (string, error) {
 	local := p.pc.LocalDescription()
 	if local == nil {
 		return "", tunnel.Errorf(framecodec.CodeTunnelClosed, "the peer connection has ended")
 	}
-	text, err := withCandidates(local.SDP, p.hosts(), complete)
+	text, err := withCandidates(local.SDP, p.hosts(ctx), complete)
 	if err != nil {
 		return "", tunnel.Errorf(framecodec.CodeInternal, "%w", err)
 	}
@@ -141,7 +141,7 @@ func (p *Peer) Restart(ctx context.Context, f Fragment) (Fragment, error) {
 		return Fragment{}, err
 	}
 	p.setRemote(d)
-	return p.localFragment()
+	return p.localFragment(ctx)
 }
 
 // restarted checks f and returns the remote description with it in.
@@ -170,16 +170,43 @@ func (p *Peer) setRemote(d description) {
 	p.remote, p.candidates = d, 0
 }
 
+// CandidateFragment returns what tells the other side of candidates of ours
+// that were found after the description, the lines that OnCandidate was given;
+// an empty one among them is the end of candidates.
+func (p *Peer) CandidateFragment(lines ...string) (Fragment, error) {
+	local := p.pc.LocalDescription()
+	if local == nil {
+		return Fragment{}, tunnel.Errorf(framecodec.CodeTunnelClosed, "the peer connection has ended")
+	}
+	f, err := fragmentOf(local.SDP)
+	if err != nil {
+		return f, err
+	}
+	f.Candidates, f.EndOfCandidates = nil, false
+	for _, line := range lines {
+		if line == "" {
+			f.EndOfCandidates = true
+		} else {
+			f.Candidates = append(f.Candidates, line)
+		}
+	}
+	return f, nil
+}
+
 // localFragment returns our present credentials and candidates.
-func (p *Peer) localFragment() (Fragment, error) {
-	text, err := p.localText(true)
+func (p *Peer) localFragment(ctx context.Context) (Fragment, error) {
+	text, err := p.localText(ctx, true)
 	if err != nil {
 		return Fragment{}, err
 	}
+	return fragmentOf(text)
+}
+
+// fragmentOf takes a fragment out of a description of ours.
+func fragmentOf(text string) (Fragment, error) {
 	var f Fragment
 	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\r\n")
-		if attribute, ok := strings.CutPrefix(line, "a="); ok {
+		if attribute, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "a="); ok {
 			if err := f.readAttribute(attribute); err != nil {
 				return Fragment{}, err
 			}

@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"runtime/debug"
@@ -36,10 +37,10 @@ type Peer struct {
 	log     func() *zap.Logger
 	connect time.Duration
 	filter  remoteFilter
-	ignore  bool            // the peer's candidates are not used
-	hosts   func() []string // our host candidates, as lines
-	private *mux            // a client's own, closed with the peer
-	release func()          // told last, by the owner
+	ignore  bool                           // the peer's candidates are not used
+	hosts   func(context.Context) []string // our host candidates, as lines
+	private *mux                           // a client's own, closed with the peer
+	release func()                         // told last, by the owner
 
 	pc *webrtc.PeerConnection
 
@@ -59,6 +60,7 @@ type Peer struct {
 	gathered   bool // Offer has returned: later candidates go to OnCandidate
 	channels   map[*Channel]struct{}
 	deadline   *time.Timer
+	final      PeerStats // as of the end
 }
 
 // newPeer makes pion's peer connection and listens to it.
@@ -148,6 +150,10 @@ func (p *Peer) end(err error) {
 
 // finish releases everything; it is the only place that does.
 func (p *Peer) finish() {
+	final := p.stats()
+	p.mu.Lock()
+	p.final = final
+	p.mu.Unlock()
 	for _, c := range p.openChannels() {
 		c.transportEnded()
 	}
@@ -170,13 +176,35 @@ func (p *Peer) finish() {
 
 // spawn runs f in a goroutine that finish waits for; false after the end.
 func (p *Peer) spawn(f func()) bool {
+	if !p.enter() {
+		return false
+	}
+	go func() {
+		defer p.tasks.Done()
+		f()
+	}()
+	return true
+}
+
+// enter begins something that finish waits for, until tasks.Done.
+func (p *Peer) enter() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil {
 		return false
 	}
-	p.tasks.Go(f)
+	p.tasks.Add(1)
 	return true
+}
+
+// tell calls a function of the owner unless the end has begun. Nothing but
+// OnClosed is told after OnClosed.
+func (p *Peer) tell(f func()) {
+	if !p.enter() {
+		return
+	}
+	defer p.tasks.Done()
+	p.guard(f)
 }
 
 // guard calls a function of the owner; a panic there ends this peer only.
@@ -225,11 +253,11 @@ func (p *Peer) stateChanged(state webrtc.PeerConnectionState) {
 	switch state {
 	case webrtc.PeerConnectionStateConnected:
 		p.mu.Lock()
-		first := !p.connected && p.err == nil
+		first := !p.connected
 		p.connected = true
 		p.mu.Unlock()
 		if f := p.handler.OnConnected; f != nil && first {
-			p.guard(func() { f(p) })
+			p.tell(func() { f(p) })
 		}
 	case webrtc.PeerConnectionStateFailed:
 		p.end(&tunnel.Error{Code: framecodec.CodeTunnelLost, Text: p.failure()})
@@ -290,7 +318,7 @@ func (p *Peer) adopt(dc *webrtc.DataChannel) {
 			return
 		}
 		if f := p.handler.OnChannel; f != nil {
-			p.guard(func() { f(p, c) })
+			p.tell(func() { f(p, c) })
 		}
 	})
 }
@@ -336,14 +364,21 @@ type PeerStats struct {
 	BytesSent, BytesReceived uint64        // of SCTP packets
 }
 
-// Stats returns the present state. For a socket that is bound to no address,
-// Local is the address that stands for all of its family.
+// Stats returns the present state, and after the end the last one. For a socket
+// that is bound to no address, Local is the address that stands for all of its
+// family.
 func (p *Peer) Stats() PeerStats {
 	select {
 	case <-p.done:
-		return PeerStats{}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.final
 	default:
+		return p.stats()
 	}
+}
+
+func (p *Peer) stats() PeerStats {
 	sctp := p.pc.SCTP()
 	transport := sctp.Stats()
 	s := PeerStats{
