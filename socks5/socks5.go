@@ -1,0 +1,118 @@
+// Package socks5 is the server's side of SOCKS version 5 (RFC 1928) as a pure
+// protocol: it reads what a client asks for and writes what it is told. It
+// neither listens nor dials, starts no goroutine and sets no deadline.
+//
+// The conversation, with what each side waits for:
+//
+//	client                                server
+//	version, methods            ->
+//	                            <-        version, method   (FF: none, and end)
+//	version, command, target    ->
+//	                                      (dial; its outcome is the reply)
+//	                            <-        version, reply, bound address
+//	bytes of the connection     <->
+//
+// ReadRequest does all before the dial, AppendReply makes the last message.
+//
+//	conn.SetDeadline(time.Now().Add(socks5.HandshakeTimeout))
+//	req, err := socks5.ReadRequest(conn)
+//	if err != nil {
+//		conn.Close() // the client has been told already
+//		return err
+//	}
+//	reply, bound := dial(req)
+//	conn.Write(socks5.AppendReply(nil, reply, bound))
+//	conn.SetDeadline(time.Time{})
+//
+// Host names are handed on as names: who dials resolves and checks them.
+package socks5
+
+import (
+	"strconv"
+	"time"
+)
+
+// HandshakeTimeout is how long a client may take until its request has been
+// read. The caller sets it as the connection's deadline.
+const HandshakeTimeout = 10 * time.Second
+
+// version is the first byte of each message (RFC 1928 sections 3, 4 and 6).
+const version = 5
+
+// method is a way to authenticate (RFC 1928 section 3).
+type method byte
+
+const (
+	methodNone         method = 0x00 // no authentication required
+	methodUnacceptable method = 0xff // answer to an offer without a method that the server takes
+)
+
+// Command is what the client asks for (RFC 1928 section 4).
+type Command byte
+
+// The commands. ReadRequest refuses all but Connect.
+const (
+	Connect   Command = 1
+	Bind      Command = 2
+	Associate Command = 3 // UDP ASSOCIATE
+)
+
+// String returns the command's name in the RFC, or its number.
+func (c Command) String() string {
+	switch c {
+	case Connect:
+		return "CONNECT"
+	case Bind:
+		return "BIND"
+	case Associate:
+		return "UDP ASSOCIATE"
+	default:
+		return "command " + strconv.Itoa(int(c))
+	}
+}
+
+// addressType says how an address is written (RFC 1928 sections 4 and 5).
+type addressType byte
+
+const (
+	addressIPv4 addressType = 1 // 4 bytes
+	addressName addressType = 3 // length u8, name
+	addressIPv6 addressType = 4 // 16 bytes
+)
+
+// Reply is the outcome of a request (RFC 1928 section 6).
+type Reply byte
+
+// The replies.
+const (
+	Succeeded               Reply = 0
+	GeneralFailure          Reply = 1
+	NotAllowed              Reply = 2
+	NetworkUnreachable      Reply = 3
+	HostUnreachable         Reply = 4
+	ConnectionRefused       Reply = 5
+	TTLExpired              Reply = 6 // clients show it as a time-out
+	CommandNotSupported     Reply = 7
+	AddressTypeNotSupported Reply = 8
+)
+
+// replyTexts are the RFC's words.
+var replyTexts = [...]string{
+	Succeeded:               "succeeded",
+	GeneralFailure:          "general SOCKS server failure",
+	NotAllowed:              "connection not allowed by ruleset",
+	NetworkUnreachable:      "network unreachable",
+	HostUnreachable:         "host unreachable",
+	ConnectionRefused:       "connection refused",
+	TTLExpired:              "TTL expired",
+	CommandNotSupported:     "command not supported",
+	AddressTypeNotSupported: "address type not supported",
+}
+
+// String returns the RFC's words, or the number.
+func (r Reply) String() string {
+	if int(r) >= len(replyTexts) {
+		return "reply " + strconv.Itoa(int(r))
+	}
+	return replyTexts[r]
+}
