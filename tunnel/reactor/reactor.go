@@ -1,0 +1,161 @@
+// Package reactor makes tunnel.Endpoints of network connections.
+//
+// On Linux a plain TCP or unix stream socket is taken over at the level of its
+// descriptor: it is duplicated, the net.Conn is closed, and one goroutine per
+// Reactor watches all of them with edge-triggered epoll. An idle connection
+// then costs a small struct and a slot in a table: no goroutine, no buffer.
+// Everything else (TLS, wrapped connections, other systems) is a portable
+// Endpoint: one goroutine that reads, and one that writes while something is
+// pending.
+//
+// Goroutines: one per Reactor (Linux), one or two per portable Endpoint. Close
+// ends and awaits all of them.
+//
+// Locks: Reactor.mu, poller.control, table.mu and portable.mu. None is held
+// while another one is taken, nor during a Readiness call, nor during a
+// blocking call on a connection.
+package reactor
+
+import (
+	"fmt"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/culvertgate/culvert/tunnel"
+)
+
+// Config says how a Reactor behaves. The zero value is usable.
+type Config struct {
+	// OnPanic is told of a panic in a Readiness call or in a wrapped connection;
+	// the Endpoint concerned has then been closed. It must not block. Nil: the
+	// panic is not recovered.
+	OnPanic func(v any, stack []byte)
+}
+
+// Reactor watches the sockets of one process. Its methods are safe for
+// concurrent use.
+type Reactor struct {
+	cfg  Config
+	poll *poller // nil where the system has none
+
+	mu       sync.Mutex
+	closed   bool
+	portable map[*portable]struct{}
+	running  sync.WaitGroup // goroutines of portable Endpoints and of later
+}
+
+// New starts a Reactor. It fails when the system gives no epoll descriptor.
+func New(cfg Config) (*Reactor, error) {
+	r := &Reactor{cfg: cfg, portable: make(map[*portable]struct{})}
+	poll, err := newPoller(r)
+	if err != nil {
+		return nil, fmt.Errorf("starting the reactor: %w", err)
+	}
+	r.poll = poll
+	return r, nil
+}
+
+// Adopt takes c over, also when it fails (c is then closed). prefix is what was
+// read from c already; it is copied and comes first out of TryRead. Deadlines
+// of c are cleared. The caller must Close the Endpoint.
+func (r *Reactor) Adopt(c net.Conn, prefix []byte) (tunnel.Endpoint, error) {
+	return r.adopt(c, prefix, nil)
+}
+
+// AdoptWatch is Adopt for a caller that must not return before c is no longer
+// used: the channel is closed after the Endpoint has been closed, what it still
+// had to write is written or given up, and no goroutine touches c any more.
+func (r *Reactor) AdoptWatch(c net.Conn, prefix []byte) (tunnel.Endpoint, <-chan struct{}, error) {
+	watch := make(chan struct{})
+	ep, err := r.adopt(c, prefix, watch)
+	if err != nil {
+		return nil, nil, err
+	}
+	return ep, watch, nil
+}
+
+func (r *Reactor) adopt(c net.Conn, prefix []byte, watch chan struct{}) (tunnel.Endpoint, error) {
+	if r.isClosed() {
+		_ = c.Close()
+		return nil, fmt.Errorf("adopting %T: the reactor is closed: %w", c, net.ErrClosed)
+	}
+	if ep, taken, err := r.adoptSocket(c, prefix, watch); taken || err != nil {
+		return ep, err
+	}
+	if err := c.SetDeadline(time.Time{}); err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("adopting %T: %w", c, err)
+	}
+	return r.adoptPortable(c, prefix, watch)
+}
+
+// Close closes what Endpoints are left, abruptly, ends the goroutines and waits
+// for them. Sessions should be over by then. It must not be called from within
+// a Readiness call.
+func (r *Reactor) Close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		r.running.Wait()
+		return nil
+	}
+	r.closed = true
+	left := make([]*portable, 0, len(r.portable))
+	for p := range r.portable {
+		left = append(left, p)
+	}
+	r.mu.Unlock()
+	for _, p := range left {
+		p.abandon()
+	}
+	err := r.poll.close()
+	r.running.Wait()
+	return err
+}
+
+func (r *Reactor) isClosed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
+}
+
+func (r *Reactor) forget(p *portable) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.portable, p)
+}
+
+// later runs f soon, outside of the caller's stack: a Readiness must not be
+// called from within Bind. After Close it does nothing.
+func (r *Reactor) later(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.running.Add(1)
+	go func() {
+		defer r.running.Done()
+		f()
+	}()
+}
+
+// guard runs f, a call into code that is not ours, and reports whether it
+// returned. A panic closes ep and is handed to OnPanic.
+func (r *Reactor) guard(ep tunnel.Endpoint, f func()) (ok bool) {
+	if r.cfg.OnPanic != nil {
+		defer func() {
+			if ok {
+				return
+			}
+			if v := recover(); v != nil {
+				ep.Close(codeInternal)
+				r.cfg.OnPanic(v, debug.Stack())
+			}
+		}()
+	}
+	f()
+	return true
+}
