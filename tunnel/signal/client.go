@@ -108,7 +108,7 @@ func (c *Client) ICEServers(ctx context.Context) ([]rtc.ICEServer, error) {
 
 // Offer sends an offer and returns the session that answers it. An empty target
 // leaves the choice to the URL's own query and the gateway.
-func (c *Client) Offer(ctx context.Context, sdp, target string) (*Remote, error) {
+func (c *Client) Offer(ctx context.Context, sdp, target string) (*ClientSession, error) {
 	to := *c.url
 	if target != "" {
 		query := to.Query()
@@ -126,7 +126,7 @@ func (c *Client) Offer(ctx context.Context, sdp, target string) (*Remote, error)
 	if err != nil {
 		return nil, err
 	}
-	return &Remote{
+	return &ClientSession{
 		Answer:     res.body,
 		ICEServers: ParseICEServers(res.header),
 		ExpiresIn:  parseExpires(res.header),

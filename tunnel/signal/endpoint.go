@@ -32,10 +32,11 @@ type EndpointConfig struct {
 // Endpoint is the gateway's side of signalling below one base path. It is
 // immutable and safe for concurrent use.
 type Endpoint struct {
-	base      string
-	origins   map[origin]bool
-	allowHTTP bool
-	backend   Backend
+	base        string
+	origins     map[origin]bool
+	allowHTTP   bool
+	backend     Backend
+	bodyTimeout time.Duration
 }
 
 // NewEndpoint checks a configuration. An error names the option at fault.
@@ -47,7 +48,10 @@ func NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	if base != "" && base[0] != '/' {
 		return nil, errors.New("base_path must start with a slash, such as /tunnel")
 	}
-	e := &Endpoint{base: base, origins: make(map[origin]bool), allowHTTP: cfg.AllowHTTP, backend: cfg.Backend}
+	e := &Endpoint{
+		base: base, origins: make(map[origin]bool), allowHTTP: cfg.AllowHTTP, backend: cfg.Backend,
+		bodyTimeout: defaultBodyTimeout,
+	}
 	for _, s := range cfg.Origins {
 		o, err := parseOrigin(s)
 		if err != nil {
@@ -188,7 +192,7 @@ func (e *Endpoint) offer(w http.ResponseWriter, r *http.Request, c Caller, res *
 	if err != nil {
 		return err
 	}
-	sdp, err := readBody(w, r, mediaSDP, MaxOffer)
+	sdp, err := e.readBody(w, r, mediaSDP, MaxOffer)
 	if err != nil {
 		return err
 	}
@@ -229,7 +233,7 @@ func (e *Endpoint) patch(w http.ResponseWriter, r *http.Request, c Caller, secre
 	if err := e.backend.Exists(r.Context(), c, secret); err != nil {
 		return err
 	}
-	text, err := readBody(w, r, mediaFragment, MaxFragment)
+	text, err := e.readBody(w, r, mediaFragment, MaxFragment)
 	if err != nil {
 		return err
 	}
@@ -263,14 +267,14 @@ func (e *Endpoint) restart(w http.ResponseWriter, r *http.Request, c Caller, sec
 	return body(w, http.StatusOK, mediaFragment, answer.String(), res)
 }
 
-// asBadOffer makes a syntax error a bad_offer, unless it is an end with a code
-// already.
+// asBadOffer makes a syntax error a bad_offer, unless it has a code already. The
+// error's own text is not told: it may repeat the fragment's password.
 func asBadOffer(err error) error {
 	var e *tunnel.Error
 	if errors.As(err, &e) {
 		return err
 	}
-	return &tunnel.Error{Code: framecodec.CodeBadOffer, Text: err.Error(), Err: err}
+	return &tunnel.Error{Code: framecodec.CodeBadOffer, Text: "the fragment is malformed", Err: err}
 }
 
 // redirect sends GET P to P/ with its query, so that relative links of a page

@@ -20,8 +20,8 @@ const (
 	MaxOffer    = 64 << 10 // bytes of an offer or answer
 	MaxFragment = 16 << 10 // bytes of a trickle fragment
 
-	// bodyTimeout is how long a body may take to come.
-	bodyTimeout = 10 * time.Second
+	// defaultBodyTimeout is how long a body may take to come.
+	defaultBodyTimeout = 10 * time.Second
 )
 
 // Media types of the bodies.
@@ -31,7 +31,7 @@ const (
 )
 
 // readBody returns the body of a request that must have the given media type.
-func readBody(w http.ResponseWriter, r *http.Request, media string, limit int64) (string, error) {
+func (e *Endpoint) readBody(w http.ResponseWriter, r *http.Request, media string, limit int64) (string, error) {
 	if err := checkMedia(r.Header, media); err != nil {
 		w.Header().Set(acceptHeader(r.Method), media)
 		return "", err
@@ -42,7 +42,7 @@ func readBody(w http.ResponseWriter, r *http.Request, media string, limit int64)
 	// Not every server can set deadlines (a test's recorder cannot); those of
 	// the server itself still hold.
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	_ = control.SetReadDeadline(time.Now().Add(e.bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	_ = control.SetReadDeadline(time.Time{}) // else the server takes it for the client's end
 	var over *http.MaxBytesError

@@ -10,9 +10,9 @@ import (
 	"github.com/culvertgate/culvert/tunnel/rtc"
 )
 
-// Remote is a session at the gateway, as the client that made it holds it. Its
+// ClientSession is a session at the gateway, as the client that made it holds it. Its
 // methods may be called concurrently; the gateway orders them.
-type Remote struct {
+type ClientSession struct {
 	Answer     string          // SDP
 	ICEServers []rtc.ICEServer // with credentials for this client
 	ExpiresIn  time.Duration   // from the answer on, unless renewed; 0: it does not end
@@ -26,16 +26,22 @@ type Remote struct {
 
 // CanTrickle reports whether the gateway takes candidates and ICE restarts: it
 // named an ETag.
-func (r *Remote) CanTrickle() bool { return r.tag() != "" }
+func (r *ClientSession) CanTrickle() bool { return r.tag() != "" }
 
-func (r *Remote) tag() string {
+func (r *ClientSession) tag() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.etag
 }
 
+func (r *ClientSession) setTag(etag string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.etag = etag
+}
+
 // Trickle sends further candidates (RFC 9725 section 4.3.1).
-func (r *Remote) Trickle(ctx context.Context, f rtc.Fragment) error {
+func (r *ClientSession) Trickle(ctx context.Context, f rtc.Fragment) error {
 	_, err := r.client.do(ctx, call{
 		method: http.MethodPatch, url: r.url, media: mediaFragment, body: f.String(),
 		match: r.tag(), want: http.StatusNoContent,
@@ -45,7 +51,7 @@ func (r *Remote) Trickle(ctx context.Context, f rtc.Fragment) error {
 
 // Restart asks for an ICE restart and returns the gateway's fragment. After an
 // error the session runs on with the old credentials.
-func (r *Remote) Restart(ctx context.Context, f rtc.Fragment) (rtc.Fragment, error) {
+func (r *ClientSession) Restart(ctx context.Context, f rtc.Fragment) (rtc.Fragment, error) {
 	res, err := r.client.do(ctx, call{
 		method: http.MethodPatch, url: r.url, media: mediaFragment, body: f.String(),
 		match: "*", want: http.StatusOK, limit: MaxFragment,
@@ -53,22 +59,16 @@ func (r *Remote) Restart(ctx context.Context, f rtc.Fragment) (rtc.Fragment, err
 	if err != nil {
 		return rtc.Fragment{}, err
 	}
+	r.setTag(res.header.Get("ETag")) // even if the rest is of no use: the gateway has restarted
 	if checkMedia(res.header, mediaFragment) != nil {
 		return rtc.Fragment{}, protocolError("the answer to the ICE restart is no " + mediaFragment)
 	}
-	answer, err := rtc.ParseFragment(res.body)
-	if err != nil {
-		return rtc.Fragment{}, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.etag = res.header.Get("ETag")
-	return answer, nil
+	return rtc.ParseFragment(res.body)
 }
 
 // Renew starts the identity's time anew, with the credentials the client has
 // now, and returns how long it lasts (0: it does not end).
-func (r *Remote) Renew(ctx context.Context) (time.Duration, error) {
+func (r *ClientSession) Renew(ctx context.Context) (time.Duration, error) {
 	res, err := r.client.do(ctx, call{method: http.MethodPost, url: r.url.JoinPath("renew"), want: http.StatusNoContent})
 	if err != nil {
 		return 0, err
@@ -77,13 +77,13 @@ func (r *Remote) Renew(ctx context.Context) (time.Duration, error) {
 }
 
 // Delete ends the session at the gateway.
-func (r *Remote) Delete(ctx context.Context) error {
+func (r *ClientSession) Delete(ctx context.Context) error {
 	_, err := r.client.do(ctx, call{method: http.MethodDelete, url: r.url})
 	return err
 }
 
 // Status returns the gateway's view of this tunnel, JSON as sent.
-func (r *Remote) Status(ctx context.Context) ([]byte, error) {
+func (r *ClientSession) Status(ctx context.Context) ([]byte, error) {
 	res, err := r.client.do(ctx, call{method: http.MethodGet, url: r.url.JoinPath("status"), want: http.StatusOK, limit: maxTargets})
 	return []byte(res.body), err
 }
