@@ -44,7 +44,11 @@ func (e *Endpoint) readBody(w http.ResponseWriter, r *http.Request, media string
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(e.bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	_ = control.SetReadDeadline(time.Time{}) // else the server takes it for the client's end
+	if err == nil {
+		// Else the server, which goes on reading, would take it for the client's
+		// end. After an error it bounds how long the server drains the body.
+		_ = control.SetReadDeadline(time.Time{})
+	}
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
