@@ -2,7 +2,6 @@ package rtc
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/pion/datachannel"
+	"github.com/pion/sctp"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -242,11 +242,11 @@ func (c *Channel) ended(err error) error {
 		return &tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: "the channel was closed here", Err: &tunnel.Error{Code: code}}
 	case err == nil:
 		return nil
-	case c.peer.transportGone():
-		return &tunnel.Error{Code: framecodec.CodeTunnelLost, Text: "the peer connection has ended", Err: err}
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), errors.Is(err, sctp.ErrStreamClosed):
 		return &tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: "the peer closed the channel", Err: err}
 	default:
-		return &tunnel.Error{Code: framecodec.CodeTunnelLost, Text: fmt.Sprintf("the channel broke: %v", err), Err: err}
+		// Not this channel's end, but the association's: the peer aborted it.
+		c.peer.associationEnded(err)
+		return c.peer.Err()
 	}
 }

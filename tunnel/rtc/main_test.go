@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/udp"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -126,8 +127,20 @@ func connect(t *testing.T, g *Gateway, d *Dialer) *pair {
 	return p
 }
 
+func connectThrough(t *testing.T, g *Gateway, d *Dialer, c *cable) *pair {
+	t.Helper()
+	p := beginThrough(t, g, d, c.route)
+	p.clientChannel, p.serverChannel = p.clientEnd.channel(t), p.serverEnd.channel(t)
+	return p
+}
+
 // begin exchanges the descriptions and does not wait.
 func begin(t *testing.T, g *Gateway, d *Dialer, specs ...ChannelSpec) *pair {
+	t.Helper()
+	return beginThrough(t, g, d, func(answer string) string { return answer }, specs...)
+}
+
+func beginThrough(t *testing.T, g *Gateway, d *Dialer, route func(string) string, specs ...ChannelSpec) *pair {
 	t.Helper()
 	if specs == nil {
 		specs = []ChannelSpec{{Label: "tunnel", Protocol: "culvert.2"}}
@@ -142,10 +155,26 @@ func begin(t *testing.T, g *Gateway, d *Dialer, specs ...ChannelSpec) *pair {
 	if p.server, answer, err = g.Answer(context.Background(), offer, p.serverEnd.handler()); err != nil {
 		t.Fatal(err)
 	}
-	if err = p.client.Accept(answer); err != nil {
+	if err = p.client.Accept(route(answer)); err != nil {
 		t.Fatal(err)
 	}
 	return p
+}
+
+func (e *end) ended() (times int, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.closed, e.err
+}
+
+// waitEnd waits until OnClosed was told, and checks the code and that it was
+// told once.
+func (e *end) waitEnd(t *testing.T, within time.Duration, want framecodec.Code) {
+	t.Helper()
+	eventually(t, within, "the peer ends with "+want.String(), func() bool { n, _ := e.ended(); return n > 0 })
+	if n, err := e.ended(); n != 1 || tunnel.CodeOf(err) != want {
+		t.Errorf("OnClosed was called %d times, with %v, want %v", n, err, want)
+	}
 }
 
 // read returns the next message.

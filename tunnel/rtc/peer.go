@@ -76,9 +76,7 @@ func newPeer(p *Peer, api *webrtc.API, cert webrtc.Certificate, servers []webrtc
 	live.Add(1)
 	pc.OnConnectionStateChange(p.stateChanged)
 	pc.OnICEConnectionStateChange(p.iceStateChanged)
-	pc.SCTP().OnClose(func(err error) {
-		p.end(&tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: "the peer ended the connection", Err: err})
-	})
+	pc.SCTP().OnClose(p.associationEnded)
 	return nil
 }
 
@@ -262,7 +260,7 @@ func (p *Peer) stateChanged(state webrtc.PeerConnectionState) {
 	case webrtc.PeerConnectionStateFailed:
 		p.end(&tunnel.Error{Code: framecodec.CodeTunnelLost, Text: p.failure()})
 	case webrtc.PeerConnectionStateClosed:
-		p.end(&tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: "the peer ended the connection"})
+		p.associationEnded(nil)
 	}
 }
 
@@ -344,10 +342,9 @@ func (p *Peer) forget(c *Channel) {
 	delete(p.channels, c)
 }
 
-// transportGone reports whether the SCTP association has ended.
-func (p *Peer) transportGone() bool {
-	return p.pc.ConnectionState() != webrtc.PeerConnectionStateConnected &&
-		p.pc.ConnectionState() != webrtc.PeerConnectionStateDisconnected
+// associationEnded is called when SCTP is over while the path is not known to be.
+func (p *Peer) associationEnded(err error) {
+	p.end(&tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: "the peer ended the connection", Err: err})
 }
 
 func (p *Peer) maxSend() int {

@@ -1,0 +1,72 @@
+package rtc
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// cable is a UDP path between a client and a gateway that can be cut. The
+// gateway sees one address of it for all clients, so it is for one client.
+type cable struct {
+	front, back *net.UDPConn // towards the client, towards the gateway
+	gateway     netip.AddrPort
+	client      atomic.Pointer[netip.AddrPort]
+	cut         atomic.Bool
+	wg          sync.WaitGroup
+}
+
+func newCable(t *testing.T, gateway netip.AddrPort) *cable {
+	t.Helper()
+	open := func() *net.UDPConn {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadBuffer(4 << 20)
+		return c
+	}
+	c := &cable{front: open(), back: open(), gateway: gateway}
+	c.wg.Go(func() {
+		pump(c.front, func(p []byte, from netip.AddrPort) {
+			c.client.Store(&from)
+			if !c.cut.Load() {
+				_, _ = c.back.WriteToUDPAddrPort(p, c.gateway)
+			}
+		})
+	})
+	c.wg.Go(func() {
+		pump(c.back, func(p []byte, _ netip.AddrPort) {
+			if to := c.client.Load(); to != nil && !c.cut.Load() {
+				_, _ = c.front.WriteToUDPAddrPort(p, *to)
+			}
+		})
+	})
+	t.Cleanup(func() {
+		_ = c.front.Close()
+		_ = c.back.Close()
+		c.wg.Wait()
+	})
+	return c
+}
+
+func pump(conn *net.UDPConn, f func([]byte, netip.AddrPort)) {
+	buf := make([]byte, 4096)
+	for {
+		n, from, err := conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		f(buf[:n], from)
+	}
+}
+
+// route has text, an answer or fragment, lead through the cable.
+func (c *cable) route(text string) string {
+	front := c.front.LocalAddr().(*net.UDPAddr).Port
+	return strings.ReplaceAll(text, " "+strconv.Itoa(int(c.gateway.Port()))+" typ host", " "+strconv.Itoa(front)+" typ host")
+}
