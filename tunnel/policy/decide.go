@@ -180,10 +180,7 @@ func (p *Policy) checkAddress(s Subject, kind tunnel.Kind, g grant, a Address) D
 
 // checkPart judges the address itself, or one that is embedded in it.
 func (p *Policy) checkPart(s Subject, kind tunnel.Kind, g grant, a netip.AddrPort, inside bool) Decision {
-	what := a.String()
-	if inside {
-		what += ", which is inside the address,"
-	}
+	what := spoken{a, inside}
 	if l := p.forbiddenBy(networkOf(kind), a); l != nil {
 		return p.deny(p.builtin(addressList(classForbidden)), "%s is %s: never reached, whatever the rules", what, l.What)
 	}
@@ -203,6 +200,19 @@ func (p *Policy) checkPart(s Subject, kind tunnel.Kind, g grant, a netip.AddrPor
 		return Decision{Allowed: true}
 	}
 	return p.deny(p.builtin(addressList(c)), "%s is a %s address: %s", what, c, p.advice(c, g))
+}
+
+// spoken is an address as reasons name it.
+type spoken struct {
+	addr   netip.AddrPort
+	inside bool
+}
+
+func (s spoken) String() string {
+	if s.inside {
+		return s.addr.String() + ", which is inside the address,"
+	}
+	return s.addr.String()
 }
 
 func (p *Policy) advice(c class, g grant) string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -65,6 +66,9 @@ func parseHost(s string) (host, error) {
 }
 
 func parseName(s string) (string, error) {
+	if !utf8.ValidString(s) {
+		return "", errors.New("this is not a host name")
+	}
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] == 0x7f {
 			return "", errors.New("a host holds no space and no control character")

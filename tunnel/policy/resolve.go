@@ -29,7 +29,7 @@ func newResolver(d *Dynamic) (Resolver, error) {
 	// Go's own resolver can be cancelled and takes no thread while it waits, so
 	// that a dead server costs nobody else; elsewhere the system knows things (VPN,
 	// per-domain servers) that it does not.
-	r := &net.Resolver{PreferGo: runtime.GOOS == "linux"}
+	r := &net.Resolver{PreferGo: runtime.GOOS == "linux", Dial: dialDNS}
 	if d == nil || d.Resolver == "" {
 		return absolute{r}, nil
 	}
@@ -39,8 +39,7 @@ func newResolver(d *Dynamic) (Resolver, error) {
 	}
 	r.PreferGo = true
 	r.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var dialer net.Dialer
-		return dialer.DialContext(ctx, network, server)
+		return dialDNS(ctx, network, server)
 	}
 	return absolute{r}, nil
 }
