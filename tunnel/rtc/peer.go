@@ -279,9 +279,14 @@ func (p *Peer) failure() string {
 }
 
 func (p *Peer) iceStateChanged(state webrtc.ICEConnectionState) {
+	if state == webrtc.ICEConnectionStateDisconnected {
+		p.tellPath(false)
+		return
+	}
 	if state != webrtc.ICEConnectionStateConnected && state != webrtc.ICEConnectionStateCompleted {
 		return
 	}
+	defer p.tellPath(true)
 	pair, err := p.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
 	if err != nil || pair == nil {
 		return // said of the pair before the restart
@@ -293,6 +298,12 @@ func (p *Peer) iceStateChanged(state webrtc.ICEConnectionState) {
 		if p.deadline != nil && p.opened {
 			p.deadline.Stop()
 		}
+	}
+}
+
+func (p *Peer) tellPath(up bool) {
+	if f := p.handler.OnPath; f != nil {
+		p.tell(func() { f(p, up) })
 	}
 }
 

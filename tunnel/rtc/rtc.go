@@ -66,6 +66,9 @@ func (t Timeouts) withDefaults() Timeouts {
 // must return at once, must not call Peer.Close (which waits for them), and may
 // be called concurrently. A panic in one ends the peer with CodeInternal.
 type Handler struct {
+	// OnPath is called when ICE has a network path (again), and with false when
+	// the path has been silent for Timeouts.Disconnected.
+	OnPath func(p *Peer, up bool)
 	// OnConnected is called once, when ICE and DTLS are up.
 	OnConnected func(*Peer)
 	// OnChannel is called for each channel that is open: those of the peer and
