@@ -1,0 +1,127 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/culvertgate/culvert/internal/testkit"
+)
+
+// memory measures what an idle connection adds to the resident memory of each
+// end: peers that did nothing else before are given one connection in eight of
+// the wanted number as a start, and then the rest. Each connection carries a
+// byte each way and is then left alone. The method is the same for all; no peer
+// is asked to collect or give back anything.
+func (b *bench) memory(ctx context.Context, r *round) error {
+	l, err := startLoad(b.network, b.dir)
+	if err != nil {
+		return err
+	}
+	defer l.kill()
+	for _, name := range r.Order {
+		if err := b.idle(ctx, l, r, name); err != nil {
+			return fmt.Errorf("%s, %s: %w", name, idleName, err)
+		}
+	}
+	progress("  %s", r.line(idleName))
+	return nil
+}
+
+func (b *bench) idle(ctx context.Context, l *load, r *round, name string) error {
+	p, err := openPeer(ctx, name, l, b.network, b.place(r, name+"-idle"))
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	hold := func(count int) (entry, exit int64, err error) {
+		if _, err := l.call(ctx, request{Op: "hold", Address: p.Entry, Count: count}); err != nil {
+			return 0, 0, err
+		}
+		return settled(ctx, p)
+	}
+	entry1, exit1, err := hold(b.o.Idle / 8)
+	if err != nil {
+		return err
+	}
+	entry2, exit2, err := hold(b.o.Idle)
+	if err != nil {
+		return err
+	}
+	if _, err := l.call(ctx, request{Op: "probe"}); err != nil {
+		return err
+	}
+	r.Samples[name]["idle RSS, entry"] = float64(entry2-entry1) / float64(b.o.Idle)
+	r.Samples[name]["idle RSS, exit"] = float64(exit2-exit1) / float64(b.o.Idle)
+	_, err = l.call(ctx, request{Op: "release"})
+	return err
+}
+
+const (
+	calm     = time.Second      // so long must both stay the same
+	calmTime = 10 * time.Second // so long is waited for it
+)
+
+// settled returns the resident memory of both ends when it has stopped moving.
+func settled(ctx context.Context, p *peer) (entry, exit int64, err error) {
+	since, end := time.Now(), time.Now().Add(calmTime)
+	for {
+		a, err := testkit.MemoryOf(p.entry.PID)
+		if err != nil {
+			return 0, 0, err
+		}
+		b, err := testkit.MemoryOf(p.exit.PID)
+		if err != nil {
+			return 0, 0, err
+		}
+		if moved(a.RSS, entry) || moved(b.RSS, exit) {
+			since = time.Now()
+		}
+		entry, exit = a.RSS, b.RSS
+		if time.Since(since) > calm || time.Now().After(end) {
+			return entry, exit, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// moved: by more than 64 KiB since the last look.
+func moved(now, before int64) bool {
+	const step = 64 << 10
+	return now > before+step || now < before-step
+}
+
+// dropped reads the datagrams lost for full receive buffers in the network of a
+// process.
+func dropped(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/snmp", pid))
+	if err != nil {
+		return 0, err
+	}
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != "Udp:" {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		for i, name := range names {
+			if name == "RcvbufErrors" && i < len(fields) {
+				return strconv.ParseInt(fields[i], 10, 64)
+			}
+		}
+	}
+	return 0, fmt.Errorf("no RcvbufErrors in the network statistics of process %d", pid)
+}

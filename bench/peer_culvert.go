@@ -1,0 +1,92 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/culvertgate/culvert/internal/testkit"
+)
+
+// The two configurations are what an operator would write, and nothing is tuned
+// in them. Both ends use the namespace's own address, as the wheel has to.
+const gatewayCaddyfile = `{
+	webrtc_tunnel {
+		listen udp/%[1]s:0
+	}
+}
+http://127.0.0.1:%[2]d {
+	webrtc_tunnel /tunnel* {
+		allow_anonymous
+		target bench tcp/%[3]s
+	}
+}
+`
+
+const clientCaddyfile = `{
+	webrtc_tunnel {
+		remote gateway http://127.0.0.1:%[1]d/tunnel {
+			connect eager
+		}
+	}
+	layer4 {
+		127.0.0.1:%[2]d {
+			route {
+				webrtc_tunnel gateway bench
+			}
+		}
+	}
+}
+`
+
+// openCulvert starts a gateway and a client, each a Caddy of its own.
+func openCulvert(_ context.Context, at place) (*peer, error) {
+	ports, err := freePorts(at.network, 3)
+	if err != nil {
+		return nil, err
+	}
+	gateway, err := startCaddy(at, "exit", fmt.Sprintf(gatewayCaddyfile, at.network.Addr(), ports[0], at.target))
+	if err != nil {
+		return nil, err
+	}
+	client, err := startCaddy(at, "entry", fmt.Sprintf(clientCaddyfile, ports[0], ports[1]))
+	if err != nil {
+		gateway.Kill()
+		return nil, err
+	}
+	return &peer{
+		Entry: fmt.Sprintf("127.0.0.1:%d", ports[1]),
+		entry: end{PID: client.PID(), stop: func() { stopCaddy(client) }, log: client.Log},
+		exit:  end{PID: gateway.PID(), stop: func() { stopCaddy(gateway) }, log: gateway.Log},
+	}, nil
+}
+
+func startCaddy(at place, role, caddyfile string) (*testkit.Caddy, error) {
+	dir := filepath.Join(at.dir, role)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return testkit.OpenCaddy(dir, testkit.CaddyConfig{Caddyfile: caddyfile, Namespace: at.network})
+}
+
+// stopCaddy asks first; how it ends is no part of the measurement.
+func stopCaddy(c *testkit.Caddy) { _ = c.Stop(5 * time.Second) }
+
+// freePorts returns TCP ports of the namespace that were free a moment ago.
+func freePorts(n *testkit.Namespace, count int) ([]uint16, error) {
+	var ports []uint16
+	for range count {
+		l, err := n.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // at the end, so that they differ
+		ports = append(ports, netip.MustParseAddrPort(l.Addr().String()).Port())
+	}
+	return ports, nil
+}
