@@ -80,6 +80,17 @@ func (b *Budget) Free(max int64) int64 {
 	return max0(max)
 }
 
+// Over reports whether more is taken than the limit of this budget or of one
+// above it: there is no memory for anything new.
+func (b *Budget) Over() bool {
+	for at := b; at != nil; at = at.parent {
+		if limit := at.limit.Load(); limit > 0 && at.used.Load() > limit {
+			return true
+		}
+	}
+	return false
+}
+
 func max0(n int64) int64 { return max(n, 0) }
 
 // Pressed reports whether a budget above this one is more than three quarters

@@ -40,6 +40,9 @@ func (s *Session) appendControl(b []byte) (_ []byte, all bool) {
 		st := s.control.pop()
 		if st != nil {
 			st.inControl = false
+			if st.forgotten {
+				s.stale--
+			}
 		}
 		s.mu.Unlock()
 		if st == nil {
@@ -82,8 +85,8 @@ func (s *Session) payStream(b []byte, st *Stream) ([]byte, owedResult) {
 		if st.gone {
 			return b, owedResult{} // given up before the peer heard of it
 		}
-		if !s.number(st) {
-			return b, owedResult{end: Errorf(framecodec.CodeTooManyStreams, "this tunnel has used up its stream numbers")}
+		if err := s.number(st); err != nil {
+			return b, owedResult{end: err}
 		}
 		st.limit = max(st.limit, s.send.credit.stream.Load())
 	}
@@ -102,14 +105,17 @@ func (s *Session) payStream(b []byte, st *Stream) ([]byte, owedResult) {
 }
 
 // number gives an entry's stream its number, in the order in which the Opens go
-// out; the caller holds its lock.
-func (s *Session) number(st *Stream) bool {
+// out, unless it is too late for that; the caller holds its lock. Whoever ends
+// the session sees the stream in a list until then, and in the table afterwards.
+func (s *Session) number(st *Stream) *Error {
 	n := s.send.next
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n > s.lastNumber {
 		s.refuseOpensLocked(&Error{Code: framecodec.CodeDraining, Text: "this tunnel has used up its stream numbers"})
-		return false
+	}
+	if err := s.takesNoneLocked(); err != nil {
+		return err
 	}
 	st.num = n
 	index, _ := s.index(n)
@@ -120,7 +126,20 @@ func (s *Session) number(st *Stream) bool {
 	} else {
 		s.send.next += 2
 	}
-	return true
+	return nil
+}
+
+// takesNoneLocked returns why no stream can be opened, nil if one can; the caller
+// holds the lock.
+func (s *Session) takesNoneLocked() *Error {
+	switch {
+	case s.ended:
+		return s.err
+	case s.closing != nil:
+		return s.closing
+	default:
+		return s.refusing
+	}
 }
 
 // lastNumber leaves room below the end of the u32 for arithmetic. A session that

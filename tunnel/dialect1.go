@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
 )
@@ -11,8 +12,6 @@ import (
 const (
 	// queue1 is how much one stream of dialect 1 may have queued.
 	queue1 = 1 << 20
-	// ahead1 is how far a peer's number may be above its highest so far.
-	ahead1 = 4096
 	// ping1 is the most that a Ping may carry.
 	ping1 = 2 << 10
 )
@@ -137,16 +136,15 @@ func (s *Session) onOpen1(data []byte) *Error {
 	switch {
 	case s.client:
 		return refuse(framecodec.ReasonServerRefuse, "this side takes no connections")
-	case m.Conn == 0 || m.Conn <= s.recv.highest:
-		return refuse(framecodec.ReasonProtocolError, "this connection number was used before")
-	case m.Conn-s.recv.highest > ahead1:
-		return refuse(framecodec.ReasonProtocolError, "this connection number is too far ahead")
+	case len(m.Host) > framecodec.MaxHost:
+		return refuse(framecodec.ReasonConfigurationError, "the host's name is too long")
+	case !s.recv.numbers.use(m.Conn):
+		return refuse(framecodec.ReasonProtocolError, "this connection number was used before, or is too far ahead")
 	}
 	t := Target{Kind: KindNamed}
 	if m.HasTarget {
 		t = Target{Kind: KindTCP, Host: string(m.Host), Port: m.Port}
 	}
-	s.recv.highest = m.Conn
 	code, text := s.admit(m.Conn, t, "", 0)
 	if code != framecodec.CodeNormal {
 		return refuse(code.Reason(), text)
@@ -174,10 +172,12 @@ func (s *Session) onClose1(data []byte) *Error {
 	orderly := st.state.opened && (m.Reason == framecodec.ReasonNormal || m.Reason == framecodec.ReasonConnectionLost)
 	if orderly && m.Reason == framecodec.ReasonNormal {
 		st.quiet = true
+		st.state = st.state.next(eventLocalEnd) // the peer takes nothing more
 	}
+	entry := st.entry
 	st.mu.Unlock()
 	if !orderly {
-		s.endStream(st, &Error{Code: refusedCode(m.Reason), Text: framecodec.SafeText(m.Text)}, false)
+		s.endStream(st, &Error{Code: unopenedCode(m.Reason, entry), Text: framecodec.SafeText(m.Text)}, false)
 		return nil
 	}
 	// All data, then FIN. The reference says ConnectionLost at every end of its
@@ -186,12 +186,17 @@ func (s *Session) onClose1(data []byte) *Error {
 	return nil
 }
 
-// refusedCode never is normal: a connection that was never opened was refused.
-func refusedCode(r framecodec.Reason) Code {
-	if c := r.Code(); c != framecodec.CodeNormal {
+// unopenedCode never is normal: a connection that is closed before it was opened
+// was refused by the exit, or given up by the entry.
+func unopenedCode(r framecodec.Reason, entry bool) Code {
+	switch c := r.Code(); {
+	case c != framecodec.CodeNormal:
 		return c
+	case entry:
+		return framecodec.CodeRefused
+	default:
+		return framecodec.CodeCancelled
 	}
-	return framecodec.CodeRefused
 }
 
 // onMetrics1 answers a MetricsRequest with what a peer of the reference reads.
@@ -223,4 +228,37 @@ func (s *Session) stray1(n uint32) *Error {
 	s.recv.told[s.recv.toldAt] = n
 	s.recv.toldAt = (s.recv.toldAt + 1) % len(s.recv.told)
 	return s.owe(framecodec.CloseConnection{Conn: n, Reason: framecodec.ReasonConnectionLost})
+}
+
+// stall stops reading the channel until the stream's queue is short again: that
+// is dialect 1's only way to slow a peer down. After WriteTimeout the stream is
+// cut instead.
+func (s *Session) stall(st *Stream) {
+	timer := time.NewTimer(s.cfg.WriteTimeout)
+	defer timer.Stop()
+	for !s.queueFits(st) {
+		select {
+		case <-s.recv.drained:
+		case <-s.done:
+			return
+		case <-timer.C:
+			s.endStream(st, &Error{Code: framecodec.CodeSlowConsumer, Text: "the receiver took no data for too long"}, true)
+			return
+		}
+	}
+}
+
+// queueFits: a stream whose queue is empty keeps up, whatever the others hold.
+func (s *Session) queueFits(st *Stream) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.gone || st.queue.n == 0 || st.queue.n <= queue1/2 && s.cfg.Budget.Free(1) > 0
+}
+
+// drainedToken has a stalled receiver look again.
+func (s *Session) drainedToken() {
+	select {
+	case s.recv.drained <- struct{}{}:
+	default:
+	}
 }

@@ -169,9 +169,10 @@ func (s *Session) onPong2(data []byte) *Error {
 	}
 	sent := time.Duration(binary.BigEndian.Uint64(m.Extra))
 	rtt := now() - sent
-	if sent <= 0 || rtt <= 0 || rtt > time.Hour {
+	if sent <= 0 || rtt < 0 || rtt > time.Hour {
 		return Errorf(framecodec.CodeProtocolError, "a Pong that answers no Ping of ours")
 	}
+	rtt = max(rtt, 1) // a clock may be coarser than the path is long
 	smooth := time.Duration(s.rttNanos.Load())
 	if smooth == 0 {
 		smooth = rtt
@@ -224,7 +225,7 @@ func (s *Session) raise(st *Stream, limit uint64) {
 	unblock := false
 	if limit > st.limit {
 		st.limit = limit
-		unblock, st.blocked = st.blocked, false
+		unblock = st.unblockLocked()
 	}
 	st.mu.Unlock()
 	if unblock {
@@ -245,8 +246,8 @@ func (s *Session) onOpen2(data []byte) *Error {
 	}
 	s.recv.highest = m.Conn
 	trace, _ := m.TLVs.Get(framecodec.TLVTraceparent)
-	code, text := framecodec.CodeUnknownTarget, "this kind of target is not known here"
-	if m.Kind >= framecodec.KindNamed && m.Kind <= framecodec.KindNamedDatagram {
+	code, text := framecodec.CodeUnknownTarget, "this kind of target, or so long a name, is not known here"
+	if m.Kind >= framecodec.KindNamed && m.Kind <= framecodec.KindNamedDatagram && len(m.Host) <= framecodec.MaxHost {
 		t := Target{Kind: Kind(m.Kind), Host: string(m.Host), Port: m.Port}
 		code, text = s.admit(m.Conn, t, string(trace), uint64(m.Window))
 	}
@@ -314,7 +315,7 @@ func (s *Session) onFinish2(data []byte) *Error {
 		return fault
 	}
 	st.mu.Lock()
-	wrong := m.Offset != st.got || st.finSeen
+	wrong := m.Offset != st.got || st.finSeen || st.entry && !st.state.opened
 	st.mu.Unlock()
 	if wrong {
 		s.endStream(st, Errorf(framecodec.CodeProtocolError, "Finish that is not at the next offset"), true)

@@ -32,6 +32,15 @@ type Endpoint interface {
 	Bind(r Readiness)
 }
 
+// Breaker is an Endpoint that knows of its connection's failure (reset, time-out)
+// without being read or written. A stream that may not read, for want of credit
+// or because it has read the end already, asks it: nobody would notice otherwise.
+type Breaker interface {
+	// Broken returns the failure, or nil: also after a half close, and while
+	// nothing is known. It returns at once and consumes nothing.
+	Broken() error
+}
+
 // Readiness is what an Endpoint tells. The methods set a flag and may take the
 // session's ready-list lock, nothing more; they are never called from inside a
 // Try method or under a lock that a Try method takes. Spurious calls are

@@ -13,7 +13,8 @@ type recvState struct {
 	maxPayload int
 	partial    []byte // of a frame that spans messages; nil while there is none
 	sequence   uint64 // of the next control frame due (dialect 2)
-	highest    uint32 // highest number that the peer has opened
+	highest    uint32 // highest number that the peer has opened (dialect 2)
+	numbers    *numbers1
 	told       [32]uint32
 	toldAt     int
 
@@ -34,6 +35,7 @@ func (r *recvState) init(s *Session) {
 	r.drained = make(chan struct{}, 1)
 	if s.d1 {
 		r.maxPayload = framecodec.MaxPayload1
+		r.numbers = new(numbers1)
 		return
 	}
 	r.maxPayload = framecodec.MaxPayload2
@@ -314,198 +316,5 @@ func (s *Session) unqueued(n int) {
 		return
 	}
 	s.cfg.Budget.Release(int64(n))
-	select {
-	case s.recv.drained <- struct{}{}:
-	default:
-	}
-}
-
-// settleLocked moves the end of the peer's direction on: when all of it was
-// delivered, the Endpoint is told. It returns true when the stream is over; the
-// caller then calls completed after unlocking.
-func (s *Session) settleLocked(st *Stream) bool {
-	if st.gone {
-		return false
-	}
-	if st.finSeen && st.queue.n == 0 && st.ep != nil && st.state.recv == halfOpen {
-		_ = st.ep.CloseWrite() // a failure shows in the other direction
-		st.state = st.state.next(eventPeerEnd)
-		if st.quiet {
-			st.state = st.state.next(eventLocalEnd)
-		}
-	}
-	if !st.state.over() {
-		return false
-	}
-	st.gone = true
-	if s.d1 && !st.quiet {
-		st.owed |= oweReset // the other side forgets the number by this
-		s.queueControl(st)
-	}
-	return true
-}
-
-// peerEnded: no more data will come in this direction.
-func (s *Session) peerEnded(st *Stream) {
-	if s.markPeerEnd(st) {
-		s.completed(st)
-	}
-}
-
-func (s *Session) markPeerEnd(st *Stream) (over bool) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.finSeen = true
-	return s.settleLocked(st)
-}
-
-// completed lets go of a stream that ended in order.
-func (s *Session) completed(st *Stream) {
-	s.forget(st)
-	st.ep.Close(framecodec.CodeNormal)
-	st.wakeOpening()
-	s.observer.StreamEnded(st, framecodec.CodeNormal, "")
-}
-
-func (st *Stream) wakeOpening() {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.extra != nil && st.extra.opening != nil {
-		close(st.extra.opening)
-		st.extra.opening = nil
-	}
-}
-
-// forget takes the stream out of the table; its number is never used again.
-func (s *Session) forget(st *Stream) {
-	s.live.Add(-1)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if st.num != 0 {
-		index, _ := s.index(st.num)
-		s.table.remove(index)
-	}
-}
-
-// endStream cuts a stream: queue dropped, Endpoint closed with the code, and the
-// peer told if tell is set. It does nothing if the stream has ended.
-func (s *Session) endStream(st *Stream, end *Error, tell bool) {
-	st.mu.Lock()
-	if st.gone {
-		st.mu.Unlock()
-		return
-	}
-	st.gone = true
-	st.state = st.state.next(eventReset)
-	extra := st.more()
-	extra.err = end
-	cancel, opening := extra.cancel, extra.opening
-	extra.cancel, extra.opening = nil, nil
-	dropped := st.queue.clear()
-	ep := st.ep
-	if tell {
-		st.owed |= oweReset
-		s.queueControl(st)
-	}
-	st.mu.Unlock()
-	if dropped > 0 {
-		s.unqueued(dropped)
-		s.took(dropped)
-	}
-	s.forget(st)
-	if ep != nil {
-		ep.Close(end.Code)
-	}
-	if cancel != nil {
-		cancel()
-	}
-	if opening != nil {
-		close(opening)
-	}
-	s.observer.StreamEnded(st, end.Code, end.Text)
-}
-
-// opened is the peer's answer to our Open. It returns false if none was due.
-func (s *Session) opened(st *Stream, window uint64) bool {
-	st.mu.Lock()
-	if st.gone {
-		st.mu.Unlock()
-		return true
-	}
-	if !st.entry || st.state.opened {
-		st.mu.Unlock()
-		return s.d1 // there it may be said again
-	}
-	st.state = st.state.next(eventOpened)
-	opening := st.extra.opening
-	st.extra = nil // nothing of the opening is needed any more
-	st.mu.Unlock()
-	if !s.d1 {
-		s.raise(st, window)
-	}
-	if opening != nil {
-		close(opening)
-	}
-	s.observer.StreamOpened(st)
-	return true
-}
-
-// admit makes the stream of a peer's Open and has it answered later, or returns
-// why not.
-func (s *Session) admit(n uint32, t Target, trace string, window uint64) (Code, string) {
-	if s.cfg.Accept == nil {
-		return framecodec.CodeNotAllowed, "not allowed"
-	}
-	st := &Stream{s: s, num: n, target: t, since: now(), active: coarseNow(), turns: interactiveTurns}
-	s.initWindows(st)
-	st.limit = max(st.limit, window)
-	if trace != "" {
-		st.extra = &streamExtra{trace: framecodec.SafeText([]byte(trace))}
-	}
-	if code := s.register(st); code != framecodec.CodeNormal {
-		return code, code.String()
-	}
-	s.cfg.Accept(&Incoming{st})
-	return framecodec.CodeNormal, ""
-}
-
-func (s *Session) register(st *Stream) Code {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.ended || s.closing != nil:
-		return framecodec.CodeTunnelClosed
-	case s.draining:
-		return framecodec.CodeDraining
-	case s.table.n >= s.cfg.MaxStreams:
-		return framecodec.CodeTooManyStreams
-	}
-	s.live.Add(1)
-	index, _ := s.index(st.num)
-	s.table.put(index, st)
-	return framecodec.CodeNormal
-}
-
-// stall stops reading the channel until the stream's queue is short again: that
-// is dialect 1's only way to slow a peer down. After WriteTimeout the stream is
-// cut instead.
-func (s *Session) stall(st *Stream) {
-	timer := time.NewTimer(s.cfg.WriteTimeout)
-	defer timer.Stop()
-	for {
-		select {
-		case <-s.recv.drained:
-		case <-s.done:
-			return
-		case <-timer.C:
-			s.endStream(st, &Error{Code: framecodec.CodeSlowConsumer, Text: "the receiver took no data for too long"}, true)
-			return
-		}
-		st.mu.Lock()
-		free := st.gone || st.queue.n <= queue1/2 && s.cfg.Budget.Free(1) > 0
-		st.mu.Unlock()
-		if free {
-			return
-		}
-	}
+	s.drainedToken()
 }

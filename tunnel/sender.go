@@ -66,13 +66,28 @@ func (s *Session) runSender() *Error {
 		messagePool.Put(buf)
 		switch {
 		case err != nil:
-			return carrierError(err)
+			return s.writeFailed(err)
 		case len(msg) == 0 && s.closed():
 			return s.lastWords()
 		case len(msg) == 0 && !s.sleepForWork(room):
 			return nil
 		}
 	}
+}
+
+// writeFailed leaves the last word to the receiver: what the peer said before the
+// carrier ended, such as why, may still have to be read.
+func (s *Session) writeFailed(err error) *Error {
+	if s.closed() {
+		return carrierError(err)
+	}
+	timer := time.NewTimer(closeGrace)
+	defer timer.Stop()
+	select {
+	case <-s.done:
+	case <-timer.C:
+	}
+	return carrierError(err)
 }
 
 // carrierError is the end that a failing carrier means.
@@ -126,7 +141,7 @@ func (s *Session) maySpeak() bool { return s.d1 || s.client || s.recv.helloSeen.
 // fill builds the next message in b: control frames in front, then data of
 // ready streams, as long as there are some and the chunk is not full.
 func (s *Session) fill(b []byte, room roomKind) []byte {
-	if !s.maySpeak() {
+	if !s.maySpeak() || s.send.closeSent {
 		return b
 	}
 	if s.d1 {
@@ -158,19 +173,30 @@ const minRead = 1 << 10
 func (s *Session) pick() *Stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var st *Stream
-	if !s.bulk.empty() && (s.interactive.empty() || s.send.run >= interactiveRun) {
-		s.send.run = 0
-		st = s.bulk.pop()
-		s.send.marks.bulkAt = s.send.at
-	} else if st = s.interactive.pop(); st != nil {
-		s.send.run++
-		s.send.marks.interactiveAt = s.send.at
-	}
-	if st != nil {
+	for {
+		bulk := !s.bulk.empty() && (s.interactive.empty() || s.send.run >= interactiveRun)
+		list := &s.interactive
+		if bulk {
+			list = &s.bulk
+		}
+		st := list.pop()
+		if st == nil {
+			return nil
+		}
 		st.inReady = false
+		switch {
+		case st.forgotten:
+			s.stale--
+			continue
+		case bulk:
+			s.send.run = 0
+			s.send.marks.bulkAt = s.send.at
+		default:
+			s.send.run++
+			s.send.marks.interactiveAt = s.send.at
+		}
+		return st
 	}
-	return st
 }
 
 // readResult is what is to be done after a read, without the stream's lock.
@@ -198,13 +224,20 @@ func (s *Session) appendData(b []byte, limit int, st *Stream) []byte {
 func (s *Session) readStream(b []byte, limit int, st *Stream) ([]byte, readResult) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.gone || st.ep == nil || st.state.send != halfOpen || st.num == 0 || st.owed&(oweOpen|oweOpened) != 0 {
+	if st.gone || st.ep == nil || st.num == 0 || st.owed&(oweOpen|oweOpened) != 0 {
 		return b, readResult{} // not yet: what goes first queues it again
+	}
+	if st.state.send != halfOpen {
+		st.bits.And(^bitReadable)
+		return b, readResult{broken: s.brokenLocked(st)}
 	}
 	credit := s.dataCredit(st)
 	if credit == 0 {
-		st.blocked = true // the readable bit stays: a Window frame queues it again
-		s.windowBlocked.Add(1)
+		if !st.blocked { // the readable bit stays: a Window frame queues it again
+			st.blocked = true
+			s.starved.Add(1)
+			s.windowBlocked.Add(1)
+		}
 		return b, readResult{}
 	}
 	// Cleared before the read: an edge that comes meanwhile queues it again.
@@ -221,7 +254,7 @@ func (s *Session) readStream(b []byte, limit int, st *Stream) ([]byte, readResul
 		s.send.credit.used += uint64(n)
 		s.bytesOut.Add(uint64(n))
 		s.framesOut.Add(1)
-		s.classify(st, n)
+		s.classify(st, n, n == len(space))
 	}
 	switch {
 	case err == nil:
@@ -255,10 +288,11 @@ func (s *Session) dataWord(st *Stream) uint64 {
 	return st.sent
 }
 
-// classify moves a stream between the classes by what it read last.
-func (s *Session) classify(st *Stream, n int) {
+// classify moves a stream between the classes by what it read last. A small read
+// that filled the room there was says nothing.
+func (s *Session) classify(st *Stream, n int, full bool) {
 	if n < chunkSize/4 {
-		if st.turns != interactiveTurns {
+		if !full && st.turns != interactiveTurns {
 			st.turns = interactiveTurns
 			st.bits.And(^bitBulk)
 		}
@@ -286,7 +320,7 @@ func (s *Session) brokenEndpoint(st *Stream, err error) *Error {
 // queueReady puts a stream with something to read into its list.
 func (s *Session) queueReady(st *Stream) {
 	s.mu.Lock()
-	if !st.inReady && !s.ended {
+	if !st.inReady && !st.forgotten && !s.ended {
 		st.inReady = true
 		if st.bits.Load()&bitBulk != 0 {
 			s.bulk.push(st)
@@ -306,7 +340,7 @@ func (s *Session) queueControl(st *Stream) {
 }
 
 func (s *Session) queueControlLocked(st *Stream) {
-	if !st.inControl && !s.ended {
+	if !st.inControl && !st.forgotten && !s.ended {
 		st.inControl = true
 		s.control.push(st)
 	}
@@ -356,10 +390,15 @@ func (s *Session) sleepForWork(room roomKind) bool {
 
 // sleepForRoom sleeps until the carrier has room again, or control frames wait.
 func (s *Session) sleepForRoom() bool {
+	full := s.carrier.Buffered() >= s.send.marks.mark+controlReserve
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
 		return false
+	}
+	if !full && s.controlWaitsLocked() { // they came since they were looked for
+		s.mu.Unlock()
+		return true
 	}
 	s.waiting = waitRoom
 	s.mu.Unlock()

@@ -138,6 +138,7 @@ type Session struct {
 	refusing    *Error             // the peer takes no new streams
 	ended       bool
 	helloHalf   bool // one of the two Hellos has passed
+	stale       int  // places in the three lists that forgotten streams still take
 	err         *Error
 	scan        []*Stream // reused by tick
 
@@ -150,6 +151,7 @@ type Session struct {
 	blockedNanos        atomic.Int64
 	windowBlocked       atomic.Uint64
 	stray               atomic.Uint64
+	starved             atomic.Int32 // streams that wait for credit
 	rttNanos            atomic.Int64 // smoothed
 	minRTTNanos         atomic.Int64
 	lastTraffic         uint64        // tick's own
@@ -267,13 +269,12 @@ func (s *Session) OpenWith(ctx context.Context, t Target, ep Endpoint, opt OpenO
 	select {
 	case <-opening:
 	case <-ctx.Done():
-		err := &Error{Code: CodeOf(ctx.Err()), Text: "gave up waiting for the other side", Err: ctx.Err()}
-		s.endStream(st, err, true)
+		s.endStream(st, &Error{Code: CodeOf(ctx.Err()), Text: "gave up waiting for the other side", Err: ctx.Err()}, true)
 		<-opening
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if !st.state.opened {
+	if !st.state.opened || st.extra != nil && st.extra.err != nil && ctx.Err() != nil {
 		return nil, st.endLocked()
 	}
 	return st, nil
@@ -281,21 +282,17 @@ func (s *Session) OpenWith(ctx context.Context, t Target, ep Endpoint, opt OpenO
 
 // admitOpen queues the Open of a new stream, unless none can be had.
 func (s *Session) admitOpen(st *Stream, t Target) *Error {
-	if len(t.Host) > 1024 {
-		return Errorf(framecodec.CodeUnknownTarget, "the target's name is longer than 1,024 bytes")
+	if len(t.Host) > framecodec.MaxHost {
+		return Errorf(framecodec.CodeUnknownTarget, "the target's name is longer than %d bytes", framecodec.MaxHost)
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.ended:
-		return s.err
-	case s.closing != nil:
-		return s.closing
-	case s.refusing != nil:
-		return s.refusing
-	case !s.client:
+	if err := s.takesNoneLocked(); err != nil {
+		return err
+	}
+	if !s.client {
 		return Errorf(framecodec.CodeNotAllowed, "a gateway opens no streams")
 	}
 	s.live.Add(1)
@@ -316,7 +313,7 @@ func (s *Session) GoAway(code Code, deadline time.Duration) {
 	if !s.d1 {
 		ms := min(max(deadline.Milliseconds(), 0), 1<<31)
 		s.goAway = &framecodec.GoAway{Code: code, Deadline: uint32(ms)}
-		s.wakeLocked(waitCredit)
+		s.wakeLocked(waitRoom)
 	}
 }
 

@@ -40,6 +40,7 @@ type Stream struct {
 	controlNext *Stream
 	inReady     bool
 	inControl   bool
+	forgotten   bool // out of the table: joins no list any more
 
 	turns uint8 // left as an interactive stream; the sender's own
 
@@ -117,16 +118,28 @@ func (st *Stream) Reset(code Code, text string) {
 func (st *Stream) Attach(ep Endpoint) error { return st.attach(ep, "") }
 
 func (st *Stream) attach(ep Endpoint, address string) error {
-	s := st.s
-	st.mu.Lock()
-	if st.gone || st.ep != nil {
-		err := st.endLocked()
-		st.mu.Unlock()
+	// Bound before the session's goroutines can see it. A signal that comes
+	// earlier than that leaves its bit, and join looks at the bit.
+	ep.Bind(st)
+	answered, err := st.join(ep, address)
+	if err != nil {
 		ep.Close(err.Code)
 		return err
 	}
+	if answered {
+		st.s.observer.StreamOpened(st)
+	}
+	return nil
+}
+
+// join gives the stream its Endpoint; answered: it was an exit's answer.
+func (st *Stream) join(ep Endpoint, address string) (answered bool, _ *Error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.gone || st.ep != nil {
+		return false, st.endLocked()
+	}
 	st.ep = ep
-	answered := false
 	if !st.entry && !st.state.opened {
 		st.state = st.state.next(eventOpened)
 		st.more().address = address
@@ -134,17 +147,23 @@ func (st *Stream) attach(ep Endpoint, address string) error {
 		st.owed |= oweOpened
 		answered = true
 	}
-	if st.queue.n > 0 || st.finSeen {
+	if st.owed != 0 || st.queue.n > 0 || st.finSeen {
+		st.s.queueControl(st)
 	}
-	if st.owed != 0 {
-		s.queueControl(st)
+	if st.bits.Load()&bitReadable != 0 {
+		st.s.queueReady(st)
 	}
-	st.mu.Unlock()
-	if answered {
-		s.observer.StreamOpened(st)
+	return answered, nil
+}
+
+// unblockLocked ends the wait for credit; it reports whether there was one.
+func (st *Stream) unblockLocked() bool {
+	if !st.blocked {
+		return false
 	}
-	ep.Bind(st)
-	return nil
+	st.blocked = false
+	st.s.starved.Add(-1)
+	return true
 }
 
 // endLocked returns how the stream ended; the caller holds mu.

@@ -141,7 +141,7 @@ func (s *Session) tick(at time.Duration) {
 		s.pingDue = true
 		s.wakeLocked(waitRoom)
 	}
-	closing := s.closing
+	closing, held := s.closing, s.waiting >= waitCredit
 	s.mu.Unlock()
 	switch {
 	case closing != nil:
@@ -151,8 +151,14 @@ func (s *Session) tick(at time.Duration) {
 		s.end(Errorf(framecodec.CodeTimeout, "the other side did not say Hello within %v", s.cfg.HelloTimeout))
 		return
 	}
+	if s.d1 {
+		s.drainedToken() // the memory that a stalled receiver waits for may be another session's
+	}
 	if s.cfg.IdleTimeout > 0 || s.recv.queued.Load() > 0 {
 		s.tickStreams(at)
+	}
+	if held || s.starved.Load() > 0 {
+		s.tickBroken(at)
 	}
 }
 
@@ -166,12 +172,17 @@ func (s *Session) tickClosing(at time.Duration, closing *Error) {
 	}
 }
 
+// scanStreams lists the streams for a tick, which clears the list behind itself.
+func (s *Session) scanStreams() []*Stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scan = s.table.all(s.scan[:0])
+	return s.scan
+}
+
 // tickStreams cuts streams that are idle or stalled for too long.
 func (s *Session) tickStreams(at time.Duration) {
-	s.mu.Lock()
-	s.scan = s.table.all(s.scan[:0])
-	list := s.scan
-	s.mu.Unlock()
+	list := s.scanStreams()
 	var stalledBytes int64
 	for _, st := range list {
 		st.mu.Lock()

@@ -1,0 +1,183 @@
+package tunnel
+
+import "github.com/culvertgate/culvert/framecodec"
+
+// settleLocked moves the end of the peer's direction on: when all of it was
+// delivered, the Endpoint is told. It returns true when the stream is over; the
+// caller then calls completed after unlocking.
+func (s *Session) settleLocked(st *Stream) bool {
+	if st.gone {
+		return false
+	}
+	if st.finSeen && st.queue.n == 0 && st.ep != nil && st.state.recv == halfOpen {
+		_ = st.ep.CloseWrite() // a failure shows in the other direction
+		st.state = st.state.next(eventPeerEnd)
+	}
+	if !st.state.over() {
+		return false
+	}
+	st.gone = true
+	st.unblockLocked()
+	if s.d1 && !st.quiet {
+		st.owed |= oweReset // the other side forgets the number by this
+		s.queueControl(st)
+	}
+	return true
+}
+
+// peerEnded: no more data will come in this direction.
+func (s *Session) peerEnded(st *Stream) {
+	if s.markPeerEnd(st) {
+		s.completed(st)
+	}
+}
+
+func (s *Session) markPeerEnd(st *Stream) (over bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.finSeen = true
+	return s.settleLocked(st)
+}
+
+// completed lets go of a stream that ended in order.
+func (s *Session) completed(st *Stream) {
+	s.forget(st)
+	s.guard(func() { st.ep.Close(framecodec.CodeNormal) })
+	st.wakeOpening()
+	s.observer.StreamEnded(st, framecodec.CodeNormal, "")
+}
+
+func (st *Stream) wakeOpening() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.extra != nil && st.extra.opening != nil {
+		close(st.extra.opening)
+		st.extra.opening = nil
+	}
+}
+
+// forget takes the stream out of the table; its number is never used again.
+func (s *Session) forget(st *Stream) {
+	s.live.Add(-1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.forgotten = true
+	if st.inReady {
+		s.stale++
+	}
+	if st.inControl {
+		s.stale++
+	}
+	if st.num != 0 {
+		index, _ := s.index(st.num)
+		s.table.remove(index)
+	}
+}
+
+// endStream cuts a stream: queue dropped, Endpoint closed with the code, and the
+// peer told if tell is set. It does nothing if the stream has ended.
+func (s *Session) endStream(st *Stream, end *Error, tell bool) {
+	st.mu.Lock()
+	if st.gone {
+		st.mu.Unlock()
+		return
+	}
+	st.gone = true
+	st.state = st.state.next(eventReset)
+	extra := st.more()
+	extra.err = end
+	cancel, opening := extra.cancel, extra.opening
+	extra.cancel, extra.opening = nil, nil
+	dropped := st.queue.clear()
+	st.unblockLocked()
+	ep := st.ep
+	if tell {
+		st.owed |= oweReset
+		s.queueControl(st)
+	}
+	st.mu.Unlock()
+	if dropped > 0 {
+		s.unqueued(dropped)
+		s.took(dropped)
+	}
+	s.forget(st)
+	// Guarded one by one: this runs for every stream of a session that ends, and
+	// that may be because one of them panicked.
+	if ep != nil {
+		s.guard(func() { ep.Close(end.Code) })
+	}
+	if cancel != nil {
+		s.guard(cancel)
+	}
+	if opening != nil {
+		close(opening)
+	}
+	s.observer.StreamEnded(st, end.Code, end.Text)
+}
+
+// opened is the peer's answer to our Open. It returns false if none was due.
+func (s *Session) opened(st *Stream, window uint64) bool {
+	st.mu.Lock()
+	if st.gone {
+		st.mu.Unlock()
+		return true
+	}
+	if !st.entry || st.state.opened {
+		st.mu.Unlock()
+		return s.d1 // there it may be said again
+	}
+	st.state = st.state.next(eventOpened)
+	opening := st.extra.opening
+	st.extra = nil // nothing of the opening is needed any more
+	st.mu.Unlock()
+	if !s.d1 {
+		s.raise(st, window)
+	}
+	if opening != nil {
+		close(opening)
+	}
+	s.observer.StreamOpened(st)
+	return true
+}
+
+// admit makes the stream of a peer's Open and has it answered later, or returns
+// why not.
+func (s *Session) admit(n uint32, t Target, trace string, window uint64) (Code, string) {
+	if s.cfg.Accept == nil {
+		return framecodec.CodeNotAllowed, "not allowed"
+	}
+	st := &Stream{s: s, num: n, target: t, since: now(), active: coarseNow(), turns: interactiveTurns}
+	s.initWindows(st)
+	st.limit = max(st.limit, window)
+	if trace != "" {
+		st.extra = &streamExtra{trace: framecodec.SafeText([]byte(trace))}
+	}
+	if code := s.register(st); code != framecodec.CodeNormal {
+		return code, code.String()
+	}
+	s.cfg.Accept(&Incoming{st})
+	return framecodec.CodeNormal, ""
+}
+
+// staleLeast is how many ended streams may wait for the sender before no new ones
+// are taken: a peer that opens and does not read must not make them pile up.
+const staleLeast = 1024
+
+func (s *Session) register(st *Stream) Code {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.ended || s.closing != nil:
+		return framecodec.CodeTunnelClosed
+	case s.draining:
+		return framecodec.CodeDraining
+	case s.table.n >= s.cfg.MaxStreams, s.stale >= max(s.cfg.MaxStreams, staleLeast):
+		return framecodec.CodeTooManyStreams
+	case s.cfg.Budget.Over():
+		return framecodec.CodeOutOfMemoryBudget
+	}
+	s.live.Add(1)
+	index, _ := s.index(st.num)
+	s.table.put(index, st)
+	return framecodec.CodeNormal
+}
