@@ -224,14 +224,19 @@ func (p *Peer) Accept(answerSDP string) error {
 	if err != nil {
 		return err
 	}
-	p.setRemote(d)
 	given := d
 	given.candidates = p.usable(d.candidates)
 	if len(d.candidates) > 0 && len(given.candidates) == 0 {
 		return badOffer("none of the gateway's %d candidates can be used here", len(d.candidates))
 	}
+	return p.acceptText(d, given.text())
+}
+
+// acceptText gives pion the text that stands for d.
+func (p *Peer) acceptText(d description, text string) error {
+	p.setRemote(d)
 	p.startDeadline()
-	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: given.text()}); err != nil {
+	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: text}); err != nil {
 		return badOffer("the answer was not accepted: %w", err)
 	}
 	return nil
