@@ -181,6 +181,20 @@ func (e *Exit) target(t tunnel.Target) tunnel.Target {
 	return t
 }
 
+// codeOf is tunnel.CodeOf, but for opens that Close has cancelled.
+func (e *Exit) codeOf(err error) tunnel.Code {
+	code := tunnel.CodeOf(err)
+	if code != framecodec.CodeCancelled {
+		return code
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return framecodec.CodeTunnelClosed
+	}
+	return code
+}
+
 // denied tells the log of a refusal by policy.
 func (e *Exit) denied(d policy.Decision, t tunnel.Target) {
 	if e.cfg.OnDenied != nil {

@@ -22,7 +22,7 @@ func (e *Exit) Accept(in *tunnel.Incoming) {
 	}
 	ctx, cancel, done, err := e.begin()
 	if err != nil {
-		refuse(in, err)
+		e.refuse(in, err)
 		return
 	}
 	e.mu.Lock()
@@ -43,7 +43,7 @@ func (e *Exit) open(ctx context.Context, in *tunnel.Incoming, t tunnel.Target, p
 	c, at, err := e.dialer.Dial(ctx, p, e.cfg.Subject, t)
 	if err != nil {
 		e.failed(t, err)
-		refuse(in, err)
+		e.refuse(in, err)
 		return
 	}
 	// From SetTag on Recheck sees the stream; a policy that came before is asked
@@ -52,7 +52,7 @@ func (e *Exit) open(ctx context.Context, in *tunnel.Incoming, t tunnel.Target, p
 	if now := e.cfg.Policy(); now != p {
 		if err := e.again(t, now, at); err != nil {
 			_ = c.Close() // nothing was sent
-			refuse(in, err)
+			e.refuse(in, err)
 			return
 		}
 	}
@@ -93,8 +93,8 @@ func (e *Exit) failed(t tunnel.Target, err error) {
 }
 
 // refuse answers with what the client may know of err.
-func refuse(in *tunnel.Incoming, err error) {
-	code := tunnel.CodeOf(err)
+func (e *Exit) refuse(in *tunnel.Incoming, err error) {
+	code := e.codeOf(err)
 	in.Refuse(code, policy.ClientText(code))
 }
 

@@ -93,12 +93,11 @@ func (r *Raw) admit(p *policy.Policy) (ctx context.Context, done func(), err err
 	if err := r.count(); err != nil {
 		return nil, nil, err
 	}
-	ctx, r.cancel, done, err = e.begin()
+	ctx, cancel, done, err := e.begin()
 	if err != nil {
-		r.uncount()
-		r.uncount = func() {}
 		return nil, nil, err
 	}
+	r.cancel = cancel
 	e.mu.Lock()
 	e.raws[r] = struct{}{}
 	r.running.Store(rawsRunning)

@@ -39,7 +39,7 @@ func (r *Raw) dial(ctx context.Context, p *policy.Policy, opened func()) bool {
 	c, at, err := e.dialer.Dial(ctx, p, e.cfg.Subject, r.target)
 	if err != nil {
 		e.failed(r.target, err)
-		r.end(tunnel.CodeOf(err))
+		r.end(e.codeOf(err))
 		return false
 	}
 	r.mu.Lock()
@@ -188,7 +188,7 @@ func (r *Raw) endOf(err error) {
 		r.end(framecodec.CodeSlowConsumer)
 	case errors.As(err, &target):
 		r.end(framecodec.CodeTargetClosed)
-	case errors.Is(err, io.EOF), tunnel.CodeOf(err) == framecodec.CodeNormal:
+	case errors.Is(err, io.EOF), tunnel.CodeOf(err) == framecodec.CodeTunnelClosed:
 		r.finish()
 	case tunnel.CodeOf(err) == framecodec.CodeInternal:
 		r.end(framecodec.CodeTunnelLost)
