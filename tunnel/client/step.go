@@ -1,0 +1,141 @@
+package client
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/signal"
+)
+
+// Step is a part of making a tunnel.
+type Step int
+
+// The steps, in their order. StepOpen is that of a stream, not of the tunnel.
+const (
+	StepResolve Step = iota // the gateway's name
+	StepConnect             // TCP to the gateway
+	StepTLS                 // its certificate
+	StepSignal              // offer and answer over HTTP
+	StepICE                 // a network path over UDP
+	StepDTLS                // the encrypted connection
+	StepChannel             // the data channel
+	StepHello               // the first frame of each side
+	StepOpen                // a stream to a target
+)
+
+var stepNames = [...]string{"resolve", "connect", "tls", "signal", "ice", "dtls", "channel", "hello", "open"}
+
+// String returns the step's word, such as "ice".
+func (s Step) String() string { return stepNames[s] }
+
+// Describe returns what the step does, for people.
+func (s Step) Describe() string {
+	return [...]string{
+		"looking up the gateway's name", "connecting to the gateway", "checking the gateway's certificate",
+		"exchanging offer and answer", "finding a network path (UDP)", "setting up encryption (DTLS)",
+		"opening the data channel", "greeting the gateway", "opening a stream",
+	}[s]
+}
+
+// Progress tells of one step of an attempt: once when it begins, once when it
+// is over.
+type Progress struct {
+	Step   Step
+	URL    string // of the gateway, without query
+	Done   bool   // the step is over
+	Err    error  // why it failed; with Done
+	Took   time.Duration
+	Detail string // what was found, such as an address; may be empty
+}
+
+// StepError says which step of connecting failed, where, why, and what to try.
+type StepError struct {
+	Step Step
+	URL  string // of the gateway, without query
+	Err  error
+	Hint string // what to try; may be empty
+}
+
+// Error returns all of it in one line.
+func (e *StepError) Error() string {
+	text := e.Step.Describe() + " failed: " + e.Err.Error() + " [" + e.URL + "]"
+	if e.Hint != "" {
+		text += "; " + e.Hint
+	}
+	return text
+}
+
+// Unwrap returns the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// newStepError adds the hint that fits.
+func newStepError(step Step, url string, err error) *StepError {
+	return &StepError{Step: step, URL: url, Err: err, Hint: hint(step, err)}
+}
+
+// hint says what a person may try.
+func hint(step Step, err error) string {
+	var cert *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &cert):
+		return "the gateway's certificate is not trusted here: give its authority with --ca or tls_trust_pool, or use the name that the certificate has"
+	case step == StepResolve:
+		return "check the host name in the URL and this machine's DNS"
+	case step == StepConnect:
+		return "check the URL's host and port, that the gateway runs, and that no firewall or proxy is in between"
+	case step == StepTLS:
+		return "check that the URL's port speaks TLS and whether the gateway asks for a client certificate"
+	case step == StepSignal:
+		return signalHint(err)
+	case step == StepICE:
+		return "UDP between this machine and the gateway is blocked: open the gateway's UDP port (3478 unless configured) in firewalls, set external_address at the gateway if it is behind NAT, or configure a TURN server"
+	case step == StepDTLS:
+		return "something on the way drops large UDP packets or changes them; check the path's MTU"
+	case step == StepChannel, step == StepHello:
+		return "the peer is connected but does not speak this protocol: check `dialects` at the gateway and `dialect` here"
+	}
+	return ""
+}
+
+func signalHint(err error) string {
+	switch tunnel.CodeOf(err) {
+	case framecodec.CodeUnauthenticated, framecodec.CodeAuthExpired:
+		return "give credentials (--user with --password-file, --token-file or --header-file; `header` of a remote) or renew them"
+	case framecodec.CodeNotAllowed, framecodec.CodeForbiddenOrigin:
+		return "this user may not use this endpoint"
+	case framecodec.CodeNotFound, framecodec.CodeMethodNotAllowed:
+		return "check the path in the URL: it is the endpoint's base_path, such as /tunnel"
+	case framecodec.CodeUnknownTarget:
+		return "`caddy webrtc-tunnel targets` lists the targets of this gateway"
+	case framecodec.CodeTooManyTunnels, framecodec.CodeOverloaded, framecodec.CodeOutOfMemoryBudget, framecodec.CodeDraining:
+		return "try again later"
+	}
+	return ""
+}
+
+// temporary reports whether the same attempt may succeed later without anybody
+// changing a configuration or a credential.
+func temporary(err error) bool {
+	var cert *tls.CertificateVerificationError
+	if errors.As(err, &cert) {
+		return false
+	}
+	var answer *signal.ResponseError
+	if errors.As(err, &answer) {
+		return answer.Retryable() && answer.Status != http.StatusUnauthorized
+	}
+	return tunnel.CodeOf(err).Retryable()
+}
+
+// retryAfter returns how long the gateway asked to wait, 0 if it did not.
+func retryAfter(err error) time.Duration {
+	var answer *signal.ResponseError
+	if errors.As(err, &answer) {
+		return answer.RetryAfter
+	}
+	return 0
+}
