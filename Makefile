@@ -32,8 +32,7 @@ run: ## build and run Caddyfile.example: a gateway and a client on loopback
 	@scripts/setup modules
 	@echo "== building cmd/caddy (the first time on a machine: about three minutes)"
 	@go build -o bin/caddy-dev ./cmd/caddy
-	@scripts/announce &
-	@exec bin/caddy-dev run --config Caddyfile.example --adapter caddyfile
+	@scripts/announce $$$$ & exec bin/caddy-dev run --config Caddyfile.example --adapter caddyfile
 
 .PHONY: build
 build: ## build bin/caddy with xcaddy, as xcaddy.json says, from this checkout

@@ -69,3 +69,10 @@ func TestPayloadDependsOnTheSeedAlone(t *testing.T) {
 		t.Errorf("in memory: %d bytes, %s, %v; want %d, %s", got, sum, err, n, a)
 	}
 }
+
+func TestSetupInstallsTheWheelThatWeRun(t *testing.T) {
+	text := must[[]byte](t)(os.ReadFile(filepath.Join(must[string](t)(Root()), "scripts", "setup")))
+	if want := "\nwheel_version=" + WheelVersion + "\n"; !strings.Contains(string(text), want) {
+		t.Errorf("scripts/setup does not say %q", want)
+	}
+}

@@ -65,10 +65,18 @@ func (p *Process) Log() string {
 func (p *Process) ended() error {
 	select {
 	case <-p.done:
-		return fmt.Errorf("%s has ended (%v):\n%s", p.name, p.err, p.Log())
+		return fmt.Errorf("%s has ended (%w):\n%s", p.name, p.outcome(), p.Log())
 	default:
 		return nil
 	}
+}
+
+// outcome is how the process has ended.
+func (p *Process) outcome() error {
+	if p.err == nil {
+		return errors.New("status 0")
+	}
+	return p.err
 }
 
 // Signal sends one; it is not an error if the process is over.
@@ -97,8 +105,7 @@ func (p *Process) Stop(timeout time.Duration) error {
 		p.Kill()
 		return fmt.Errorf("%s did not end within %v of SIGTERM", p.name, timeout)
 	}
-	var exit *exec.ExitError
-	if errors.As(p.err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](p.err); ok {
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() && ws.Signal() == syscall.SIGTERM {
 			return nil
 		}

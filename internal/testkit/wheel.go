@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -213,9 +214,7 @@ func (w *Wheel) send(op string, args map[string]any, reply chan wheelMessage) (i
 	}
 	w.next++
 	request := map[string]any{"id": w.next, "op": op}
-	for k, v := range args {
-		request[k] = v
-	}
+	maps.Copy(request, args)
 	line, err := json.Marshal(request)
 	if err != nil {
 		return 0, err

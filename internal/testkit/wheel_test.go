@@ -44,7 +44,11 @@ func TestWheelToWheelEchoes(t *testing.T) {
 	c := must[net.Conn](t)(n.DialContext(ctx, "tcp", tube.ListenAddr))
 	defer c.Close()
 	want := PayloadBytes(3, 300_000)
-	go c.Write(want)
+	go func() {
+		if _, err := c.Write(want); err != nil {
+			t.Error(err)
+		}
+	}()
 	got := make([]byte, len(want))
 	if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)

@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/culvertgate/culvert/framecodec"
 	"github.com/pion/logging"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/culvertgate/culvert/framecodec"
 )
 
 // rawPeer is a plain peer connection with one data channel whose frames are

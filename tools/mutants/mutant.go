@@ -39,7 +39,7 @@ func readMutant(file string) (mutant, error) {
 		}
 	}
 	if m.bug == "" || len(m.args) == 0 || len(m.hits) == 0 {
-		return m, fmt.Errorf("%s: needs a line 'Bug: ...', a line 'Test: PACKAGE [-run ...]' and a diff with paths a/... and b/...", file)
+		return m, fmt.Errorf("%s: needs a line 'Bug: TEXT', a line 'Test: PACKAGE [-run EXPRESSION]' and a diff with paths below a/ and b/", file)
 	}
 	return m, nil
 }

@@ -43,9 +43,7 @@ type goPackage struct {
 
 func (p goPackage) tests() []string { return slices.Concat(p.TestGoFiles, p.XTestGoFiles) }
 
-// short is the import path below the module.
-func (p goPackage) short() string { return shorten(p.ImportPath) }
-
+// shorten returns the import path below the module.
 func shorten(importPath string) string {
 	if importPath == modulePath {
 		return "culvert"
@@ -145,8 +143,7 @@ func goList(ctx context.Context, dir string, args []string) ([]goPackage, error)
 	cmd := exec.CommandContext(ctx, "go", append([]string{"list", "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles"}, args...)...)
 	cmd.Dir = dir
 	out, err := cmd.Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return nil, fmt.Errorf("go list in %s: %s", dir, exit.Stderr)
 	}
 	if err != nil {
