@@ -40,7 +40,8 @@ func (w *worker) requests(r request) (answer, error) {
 	}
 	time.Sleep(warmUp)
 	a, err := c.measure(r)
-	return a, errors.Join(err, c.end(), w.afterwards())
+	c.end()
+	return a, errors.Join(err, w.afterwards())
 }
 
 // behind: one request/response beside a bulk flow.
@@ -51,7 +52,8 @@ func (w *worker) behind(r request) (answer, error) {
 	}
 	f, err := w.startFlow(r.Address, r.Direction)
 	if err != nil {
-		return answer{}, errors.Join(err, c.end())
+		c.end()
+		return answer{}, err
 	}
 	time.Sleep(warmUp)
 	before := f.moved()
@@ -59,7 +61,8 @@ func (w *worker) behind(r request) (answer, error) {
 	if moved := f.moved() - before; moved == 0 && err == nil {
 		err = errors.New("the bulk flow stood still")
 	}
-	return a, errors.Join(err, c.end(), w.end(f))
+	c.end()
+	return a, errors.Join(err, w.end(f))
 }
 
 // afterwards waits until nothing of an exercise is left.
@@ -94,9 +97,7 @@ func (c *callers) add(address string) error {
 		return err
 	}
 	c.conns = append(c.conns, conn)
-	c.running.Add(1)
-	go func() {
-		defer c.running.Done()
+	c.running.Go(func() {
 		times, err := c.call(conn)
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -104,7 +105,7 @@ func (c *callers) add(address string) error {
 		if err != nil && !c.stopped.Load() {
 			c.errs = append(c.errs, err)
 		}
-	}()
+	})
 	return nil
 }
 
@@ -149,13 +150,12 @@ func (c *callers) measure(r request) (answer, error) {
 }
 
 // end closes the connections; it may be called again.
-func (c *callers) end() error {
+func (c *callers) end() {
 	c.stopped.Store(true)
 	for _, conn := range c.conns {
 		_ = conn.Close()
 	}
 	c.running.Wait()
-	return nil
 }
 
 // percentile of sorted times; 0 when there are none.
@@ -173,9 +173,7 @@ func (w *worker) setup(r request) (answer, error) {
 	var stop atomic.Bool
 	var running sync.WaitGroup
 	for range r.Count {
-		running.Add(1)
-		go func() {
-			defer running.Done()
+		running.Go(func() {
 			for !stop.Load() {
 				if err := ping(r.Address); err != nil {
 					failed.Add(1)
@@ -184,7 +182,7 @@ func (w *worker) setup(r request) (answer, error) {
 				}
 				count.Add(1)
 			}
-		}()
+		})
 	}
 	time.Sleep(warmUp / 2)
 	n, took, cpu, err := window(r, count.Load)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -159,9 +160,7 @@ func (b *bench) take(ctx context.Context, l *load, p *peer, r *round, m measurem
 		return err
 	}
 	r.Dropped[p.Name] += after - before
-	for name, v := range s {
-		r.Samples[p.Name][name] = v
-	}
+	maps.Copy(r.Samples[p.Name], s)
 	return nil
 }
 
@@ -176,13 +175,13 @@ func (r *round) line(measurement string) string {
 		if !strings.HasPrefix(m.Name, measurement) {
 			continue
 		}
-		text := m.Name
+		text := []string{m.Name}
 		for _, name := range r.Order {
 			if v, ok := r.Samples[name][m.Name]; ok {
-				text += fmt.Sprintf("  %s %s", name, number(v))
+				text = append(text, name+" "+number(v))
 			}
 		}
-		parts = append(parts, text+" "+m.Unit)
+		parts = append(parts, strings.Join(text, "  ")+" "+m.Unit)
 	}
 	return strings.Join(parts, "\n  ")
 }

@@ -342,7 +342,9 @@ func TestResetIsNeverAnEnd(t *testing.T) {
 		if errors.Is(err, io.EOF) {
 			t.Fatal("a reset connection looks like a complete one")
 		}
-		<-writes
+		if err := <-writes; err == nil {
+			t.Fatal("a write succeeded after the reset")
+		}
 		s.ep.Close(framecodec.CodeTargetClosed)
 	}
 }

@@ -47,14 +47,11 @@ func TestDescriptorReuse(t *testing.T) {
 				t.Fatal(err)
 			}
 			var work sync.WaitGroup
-			work.Add(1)
-			go func() { defer work.Done(); serveEcho(t, r, l, name == "portable", &work) }()
+			work.Go(func() { serveEcho(t, r, l, name == "portable", &work) })
 			deadline := time.Now().Add(2 * time.Second)
 			var clients sync.WaitGroup
 			for worker := range 8 {
-				clients.Add(1)
-				go func() {
-					defer clients.Done()
+				clients.Go(func() {
 					for i := 0; time.Now().Before(deadline) || i < 200; i++ {
 						size := 32
 						if worker < 2 {
@@ -65,7 +62,7 @@ func TestDescriptorReuse(t *testing.T) {
 							return
 						}
 					}
-				}()
+				})
 			}
 			clients.Wait()
 			_ = l.Close()
@@ -88,13 +85,11 @@ func serveEcho(t *testing.T, r *Reactor, l net.Listener, hide bool, work *sync.W
 			t.Error(err)
 			return
 		}
-		work.Add(1)
-		go func() {
-			defer work.Done()
+		work.Go(func() {
 			if err := echo(newStream(ep)); err != nil {
 				ep.Close(framecodec.CodeTargetClosed)
 			}
-		}()
+		})
 	}
 }
 
@@ -141,8 +136,7 @@ func TestCloseRaces(t *testing.T) {
 			var users sync.WaitGroup
 			start := make(chan struct{})
 			use := func(f func()) {
-				users.Add(1)
-				go func() { defer users.Done(); <-start; f() }()
+				users.Go(func() { <-start; f() })
 			}
 			s := newStream(ep)
 			use(func() { _, _ = theirs.Write(make([]byte, 1<<16)); _ = theirs.Close() })

@@ -135,21 +135,14 @@ func (r *Reactor) later(f func()) {
 	if r.closed {
 		return
 	}
-	r.running.Add(1)
-	go func() {
-		defer r.running.Done()
-		f()
-	}()
+	r.running.Go(f)
 }
 
-// guard runs f, a call into code that is not ours, and reports whether it
-// returned. A panic closes ep and is handed to OnPanic.
-func (r *Reactor) guard(ep tunnel.Endpoint, f func()) (ok bool) {
+// guard runs f, a call into code that is not ours. A panic closes ep and is
+// handed to OnPanic.
+func (r *Reactor) guard(ep tunnel.Endpoint, f func()) {
 	if r.cfg.OnPanic != nil {
 		defer func() {
-			if ok {
-				return
-			}
 			if v := recover(); v != nil {
 				ep.Close(codeInternal)
 				r.cfg.OnPanic(v, debug.Stack())
@@ -157,5 +150,4 @@ func (r *Reactor) guard(ep tunnel.Endpoint, f func()) (ok bool) {
 		}()
 	}
 	f()
-	return true
 }

@@ -127,7 +127,7 @@ func (s *socket) Bind(ready tunnel.Readiness) {
 	s.bound = true
 	s.key = s.poll.sockets.add(s)
 	if err := s.poll.add(s); err != nil {
-		s.fail(errnoOf(err))
+		_ = s.fail(errnoOf(err)) // told by the next TryRead or TryWrite
 		s.poll.r.later(func() { s.tell(true, true) })
 		return
 	}
@@ -344,8 +344,7 @@ func (s *socket) fail(errno syscall.Errno) error {
 }
 
 func errnoOf(err error) syscall.Errno {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}
 	return unix.EBADF
