@@ -25,12 +25,14 @@ type Options struct {
 	// Timeouts of ICE. Zero fields: the defaults.
 	Timeouts Timeouts
 	// ExternalAddresses are where peers find this gateway, each an address, a
-	// name, or either with a port. They replace private addresses of this machine
-	// in answers, unless KeepPrivate.
+	// name, or either with a port. Answers then show them alone, and with
+	// Candidates the public ones of this machine that it allows too; private ones
+	// only with KeepPrivate.
 	ExternalAddresses []string
 	KeepPrivate       bool
-	// Candidates says which addresses of this machine answers show: "all" (or
-	// nothing), "public", addresses and CIDRs.
+	// Candidates says which addresses of this machine answers show: "all" (also
+	// if nothing is said and there is no external address), "public", addresses
+	// and CIDRs.
 	Candidates []string
 	// Loopback has loopback addresses in answers. A socket that is bound to one
 	// needs it. A machine that has no other addresses shows them anyhow.
@@ -198,6 +200,9 @@ func (g *Gateway) addresses(ctx context.Context, set settings) ([]netip.AddrPort
 	var list []netip.AddrPort
 	for _, e := range set.external {
 		list = append(list, e.addresses(ctx, &g.tasks, g.socket.AddrPort().Port(), g.now())...)
+	}
+	if len(set.external) > 0 && len(set.Candidates) == 0 && !set.KeepPrivate {
+		return list, nil
 	}
 	hosts, err := hostAddresses(g.socket, set.Loopback)
 	if err != nil && len(list) == 0 {

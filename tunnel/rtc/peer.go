@@ -53,9 +53,10 @@ type Peer struct {
 	mu         sync.Mutex
 	err        error
 	remote     description
-	candidates int // of the peer, counted for MaxCandidates
-	connected  bool
-	opened     bool
+	candidates int  // of the peer, counted for MaxCandidates
+	path       bool // ICE has found one
+	connected  bool // DTLS too
+	opened     bool // a channel too
 	restarting bool
 	gathered   bool // Offer has returned: later candidates go to OnCandidate
 	channels   map[*Channel]struct{}
@@ -231,7 +232,7 @@ func (p *Peer) startDeadline() {
 
 func (p *Peer) tooLate() {
 	p.mu.Lock()
-	restarting, opened, connected := p.restarting, p.opened, p.connected
+	restarting, opened, connected, path := p.restarting, p.opened, p.connected, p.path
 	p.mu.Unlock()
 	step := "no network path (UDP) was found"
 	switch {
@@ -241,7 +242,7 @@ func (p *Peer) tooLate() {
 		return
 	case connected:
 		step = "connected, but no data channel was opened"
-	case p.pc.ICEConnectionState() == webrtc.ICEConnectionStateConnected:
+	case path:
 		step = "a network path was found, but the DTLS handshake did not end"
 	}
 	p.end(tunnel.Errorf(framecodec.CodeTimeout, "%s within %v", step, p.connect))
@@ -264,14 +265,15 @@ func (p *Peer) stateChanged(state webrtc.PeerConnectionState) {
 	}
 }
 
+// failure says in which phase a peer failed by itself.
 func (p *Peer) failure() string {
 	p.mu.Lock()
-	connected := p.connected
+	connected, path := p.connected, p.path
 	p.mu.Unlock()
 	switch {
 	case connected:
 		return "the peer fell silent"
-	case p.pc.SCTP().Transport().State() == webrtc.DTLSTransportStateFailed:
+	case path:
 		return "the DTLS handshake failed"
 	default:
 		return "no network path (UDP) was found"
@@ -293,6 +295,7 @@ func (p *Peer) iceStateChanged(state webrtc.ICEConnectionState) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.path = true
 	if p.restarting {
 		p.restarting = false
 		if p.deadline != nil && p.opened {
@@ -355,6 +358,13 @@ func (p *Peer) forget(c *Channel) {
 
 // associationEnded is called when SCTP is over while the path is not known to be.
 func (p *Peer) associationEnded(err error) {
+	p.mu.Lock()
+	connected := p.connected || p.opened
+	p.mu.Unlock()
+	if !connected { // pion closes everything when the handshake fails
+		p.end(&tunnel.Error{Code: framecodec.CodeTunnelLost, Text: p.failure(), Err: err})
+		return
+	}
 	p.end(&tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: "the peer ended the connection", Err: err})
 }
 
