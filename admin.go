@@ -1,0 +1,218 @@
+package culvert
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/policy"
+)
+
+// Admin is Culvert's part of Caddy's admin API. It has no state: it looks at the
+// process's hubs when it is asked, because after a failed load Caddy's admin
+// server belongs to the failed configuration.
+type Admin struct{}
+
+// CaddyModule returns the Caddy module information.
+func (*Admin) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "admin.api.webrtc_tunnel", New: func() caddy.Module { return new(Admin) }}
+}
+
+// adminPrefix begins all our routes.
+const adminPrefix = "/webrtc_tunnel"
+
+// maxAdminBody bounds a request's body, in bytes.
+const maxAdminBody = 64 << 10
+
+// Routes implements caddy.AdminRouter.
+func (a *Admin) Routes() []caddy.AdminRoute {
+	route := func(pattern string, methods map[string]caddy.AdminHandlerFunc) caddy.AdminRoute {
+		return caddy.AdminRoute{Pattern: adminPrefix + pattern, Handler: byMethod(methods)}
+	}
+	return []caddy.AdminRoute{
+		route("/tunnels", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.list, http.MethodDelete: a.closeSome}),
+		route("/tunnels/{id}", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.show, http.MethodDelete: a.closeOne}),
+		route("/tunnels/{id}/streams/{n}", map[string]caddy.AdminHandlerFunc{http.MethodDelete: a.closeStream}),
+		route("/explain", map[string]caddy.AdminHandlerFunc{http.MethodPost: a.explain}),
+		route("/health", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.health}),
+	}
+}
+
+// byMethod answers 405 for methods that a route does not have.
+func byMethod(methods map[string]caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		handle, ok := methods[r.Method]
+		if !ok {
+			return apiError(http.StatusMethodNotAllowed, errors.New("method not allowed"))
+		}
+		return handle(w, r)
+	}
+}
+
+func apiError(status int, err error) error { return caddy.APIError{HTTPStatus: status, Err: err} }
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	return json.NewEncoder(w).Encode(v)
+}
+
+// list answers GET /tunnels[?endpoint=&identity=&remote=].
+func (*Admin) list(w http.ResponseWriter, r *http.Request) error {
+	infos := []tunnelInfo{}
+	match := selector(r)
+	for _, h := range runningHubs() {
+		for _, t := range h.anyTunnels() {
+			if i := t.info(); match(i) {
+				infos = append(infos, i)
+			}
+		}
+	}
+	return writeJSON(w, http.StatusOK, infos)
+}
+
+// selector reads which tunnels a request means. A parameter that is given
+// selects, an empty one too: identity= means the anonymous ones.
+func selector(r *http.Request) func(tunnelInfo) bool {
+	query := r.URL.Query()
+	equal := func(key, value string) bool { return !query.Has(key) || query.Get(key) == value }
+	return func(i tunnelInfo) bool {
+		return equal("endpoint", i.Endpoint) && equal("identity", i.Identity) && equal("remote", i.Remote)
+	}
+}
+
+// find returns the tunnel of the request's id.
+func (*Admin) find(r *http.Request) (anyTunnel, error) {
+	id := r.PathValue("id")
+	for _, h := range runningHubs() {
+		for _, t := range h.anyTunnels() {
+			if t.info().ID == id {
+				return t, nil
+			}
+		}
+	}
+	return nil, apiError(http.StatusNotFound, fmt.Errorf("no tunnel %q", id))
+}
+
+// show answers GET /tunnels/{id}.
+func (a *Admin) show(w http.ResponseWriter, r *http.Request) error {
+	t, err := a.find(r)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, t.detail())
+}
+
+// closeOne answers DELETE /tunnels/{id}.
+func (a *Admin) closeOne(w http.ResponseWriter, r *http.Request) error {
+	t, err := a.find(r)
+	if err != nil {
+		return err
+	}
+	t.close(framecodec.CodeClosedByAdmin, closedByAdmin)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+const closedByAdmin = "closed by an administrator"
+
+// closeSome answers DELETE /tunnels?endpoint=&identity=. Without a selection it
+// is refused: to end all tunnels by a forgotten parameter would be too easy.
+func (*Admin) closeSome(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	if !query.Has("endpoint") && !query.Has("identity") && !query.Has("remote") {
+		return apiError(http.StatusBadRequest, errors.New("say which tunnels: endpoint, identity or remote"))
+	}
+	closed, match := 0, selector(r)
+	for _, h := range runningHubs() {
+		for _, t := range h.anyTunnels() {
+			if i := t.info(); match(i) && i.State != stateClosing {
+				t.close(framecodec.CodeClosedByAdmin, closedByAdmin)
+				closed++
+			}
+		}
+	}
+	return writeJSON(w, http.StatusOK, map[string]int{"closed": closed})
+}
+
+// closeStream answers DELETE /tunnels/{id}/streams/{n}.
+func (a *Admin) closeStream(w http.ResponseWriter, r *http.Request) error {
+	t, err := a.find(r)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(r.PathValue("n"), 10, 32)
+	if err != nil {
+		return apiError(http.StatusBadRequest, fmt.Errorf("%q is not a stream's number", r.PathValue("n")))
+	}
+	session := t.currentSession()
+	if session == nil || session.Stream(uint32(n)) == nil {
+		return apiError(http.StatusNotFound, fmt.Errorf("no stream %d in this tunnel", n))
+	}
+	session.Stream(uint32(n)).Reset(framecodec.CodeClosedByAdmin, closedByAdmin)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// explainRequest is the body of POST /explain.
+type explainRequest struct {
+	Endpoint string   `json:"endpoint"`
+	Identity string   `json:"identity"`
+	Groups   []string `json:"groups"`
+	Target   string   `json:"target"`
+}
+
+// explain answers POST /explain: what an open would be told, and why. Names are
+// looked up, nothing is dialled.
+func (*Admin) explain(w http.ResponseWriter, r *http.Request) error {
+	var q explainRequest
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&q); err != nil {
+		return apiError(http.StatusBadRequest, fmt.Errorf("decoding the request: %w", err))
+	}
+	target, err := tunnel.ParseTarget(q.Target)
+	if err != nil {
+		return apiError(http.StatusBadRequest, err)
+	}
+	for _, h := range runningHubs() {
+		if s := h.endpoint(q.Endpoint); s != nil {
+			subject := policy.Subject{Endpoint: s.name, Identity: q.Identity, Groups: q.Groups, Anonymous: q.Identity == ""}
+			return writeJSON(w, http.StatusOK, s.policy.Explain(r.Context(), subject, target, nil))
+		}
+	}
+	return apiError(http.StatusNotFound, fmt.Errorf("no endpoint %q", q.Endpoint))
+}
+
+// health is the body of GET /health.
+type health struct {
+	Status  string   `json:"status"` // ok, degraded or unavailable
+	Reasons []string `json:"reasons,omitempty"`
+}
+
+// health answers GET /health: 503 when no new tunnel can be had.
+func (*Admin) health(w http.ResponseWriter, _ *http.Request) error {
+	state := health{Status: "ok"}
+	status := http.StatusOK
+	for _, h := range runningHubs() {
+		unavailable, degraded := h.health()
+		state.Reasons = append(append(state.Reasons, unavailable...), degraded...)
+		switch {
+		case len(unavailable) > 0:
+			state.Status, status = "unavailable", http.StatusServiceUnavailable
+		case len(degraded) > 0 && status == http.StatusOK:
+			state.Status = "degraded"
+		}
+	}
+	return writeJSON(w, status, state)
+}
+
+var (
+	_ caddy.Module      = (*Admin)(nil)
+	_ caddy.AdminRouter = (*Admin)(nil)
+)

@@ -1,0 +1,215 @@
+package culvert
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+// parseDirective reads the directive webrtc_tunnel. It is a plain directive and
+// not a handler directive, because base_path is derived from the matcher.
+func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	h.Next() // the directive's name
+	inline := h.NextArg() && strings.HasPrefix(h.Val(), "/")
+	h.Reset()
+	h.Next()
+	matcher, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
+	e := new(Endpoint)
+	if err := e.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	if e.BasePath == "" {
+		base, ok := basePathOf(matcher)
+		if !ok {
+			return nil, h.Errf("webrtc_tunnel: the base path can't be told from this matcher, write base_path")
+		}
+		e.BasePath = base
+	}
+	if err := validateBasePath(e.BasePath); err != nil {
+		return nil, h.WrapErr(err)
+	}
+	if inline && e.BasePath != "/" {
+		// /tunnel, /tunnel* and /tunnel/* all mean the same endpoint.
+		matcher = caddy.ModuleMap{"path": h.JSON([]string{e.BasePath, e.BasePath + "/*"})}
+	}
+	return h.NewRoute(matcher, e), nil
+}
+
+// basePathOf derives the base path from a matcher: its only path, / if it has
+// none at all.
+func basePathOf(matcher caddy.ModuleMap) (string, bool) {
+	raw, ok := matcher["path"]
+	if !ok {
+		return "/", true
+	}
+	var paths []string
+	if err := json.Unmarshal(raw, &paths); err != nil || len(paths) != 1 {
+		return "", false
+	}
+	base := strings.TrimSuffix(strings.TrimSuffix(paths[0], "*"), "/")
+	if base == "" {
+		base = "/"
+	}
+	return base, true
+}
+
+// UnmarshalCaddyfile reads the endpoint's options. Syntax:
+//
+//	webrtc_tunnel [<matcher>] {
+//		name <name>
+//		base_path <path>
+//		identity <placeholder>
+//		allow_anonymous
+//		groups <placeholder>
+//		max_age <duration>
+//		expires <placeholder>
+//		origin <origin...>
+//		allow_http
+//		dialects <1|2...>
+//		target <name> <address...> {
+//			users <name...>
+//			groups <name...>
+//			title <text>
+//			app <name>
+//		}
+//		dynamic {
+//			allow <rule> [private] {
+//				users <name...>
+//				groups <name...>
+//			}
+//			deny <rule> {
+//				users <name...>
+//				groups <name...>
+//			}
+//			resolver <address>
+//		}
+//		default_target <name>
+//		limits {
+//			tunnels_per_identity <n>
+//			streams_per_tunnel <n>
+//			opens_per_second <n>
+//		}
+//	}
+func (e *Endpoint) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	limits := new(EndpointLimits)
+	err := readBlock(d, "webrtc_tunnel", map[string]option{
+		"name":            one(&e.Name),
+		"base_path":       one(&e.BasePath),
+		"identity":        one(&e.Identity),
+		"allow_anonymous": flag(&e.AllowAnonymous),
+		"groups":          one(&e.Groups),
+		"max_age":         duration(&e.MaxAge, false),
+		"expires":         one(&e.Expires),
+		"origin":          repeated(&e.Origin),
+		"allow_http":      flag(&e.AllowHTTP),
+		"dialects":        {read: e.readDialects},
+		"target":          {read: e.readTarget, repeatable: true},
+		"dynamic":         {read: e.readDynamic},
+		"default_target":  one(&e.DefaultTarget),
+		"limits": block("limits", map[string]option{
+			"tunnels_per_identity": number(&limits.TunnelsPerIdentity, 1),
+			"streams_per_tunnel":   number(&limits.StreamsPerTunnel, 1),
+			"opens_per_second":     number(&limits.OpensPerSecond, 1),
+		}),
+	})
+	if *limits != (EndpointLimits{}) {
+		e.Limits = limits
+	}
+	return err
+}
+
+func (e *Endpoint) readDialects(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) == 0 {
+		return d.ArgErr()
+	}
+	for _, arg := range args {
+		n, err := strconv.Atoi(arg)
+		if err != nil || n != 1 && n != 2 {
+			return d.Errf("dialect %q is neither 1 nor 2", arg)
+		}
+		e.Dialects = append(e.Dialects, n)
+	}
+	return nil
+}
+
+func (e *Endpoint) readTarget(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) < 2 {
+		return d.ArgErr()
+	}
+	name := args[0]
+	if _, ok := e.Target[name]; ok {
+		return d.Errf("duplicate target %q", name)
+	}
+	if e.Target == nil {
+		e.Target = map[string]*Target{}
+	}
+	t := &Target{Addresses: args[1:], Position: position(d)}
+	e.Target[name] = t
+	return readBlock(d, "target", map[string]option{
+		"users":  many(&t.Users),
+		"groups": many(&t.Groups),
+		"title":  one(&t.Title),
+		"app":    one(&t.App),
+	})
+}
+
+func (e *Endpoint) readDynamic(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	e.Dynamic = new(Dynamic)
+	return readBlock(d, "dynamic", map[string]option{
+		"allow":    {read: e.Dynamic.readRule, repeatable: true},
+		"deny":     {read: e.Dynamic.readRule, repeatable: true},
+		"resolver": one(&e.Dynamic.Resolver),
+	})
+}
+
+// position is kept with targets and rules, because explain and refusals in the
+// log show it.
+func position(d *caddyfile.Dispenser) string {
+	return filepath.Base(d.File()) + ":" + strconv.Itoa(d.Line())
+}
+
+// readRule reads an allow or deny line.
+func (y *Dynamic) readRule(d *caddyfile.Dispenser) error {
+	r := &Rule{Position: position(d)}
+	verb, args := d.Val(), d.RemainingArgs()
+	switch {
+	case len(args) == 0 || args[0] == "":
+		return d.ArgErr()
+	case verb == "deny" && len(args) == 1:
+		r.Deny = args[0]
+	case verb == "allow" && len(args) == 1:
+		r.Allow = args[0]
+	case verb == "allow" && len(args) == 2 && args[1] == "private":
+		r.Allow, r.Private = args[0], true
+	default:
+		return d.ArgErr()
+	}
+	y.Rules = append(y.Rules, r)
+	return readBlock(d, verb, map[string]option{
+		"users":  many(&r.Users),
+		"groups": many(&r.Groups),
+	})
+}
+
+var (
+	_ caddyfile.Unmarshaler = (*App)(nil)
+	_ caddyfile.Unmarshaler = (*Endpoint)(nil)
+	_ caddyfile.Unmarshaler = (*Entry)(nil)
+)

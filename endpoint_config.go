@@ -1,0 +1,133 @@
+package culvert
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/culvertgate/culvert/tunnel"
+)
+
+// Target is a named place that a gateway dials for its clients.
+type Target struct {
+	// Addresses are tcp/host:port or unix//path; several are tried in order. Required.
+	Addresses []string `json:"addresses,omitempty"`
+	// Users who may open it. Default: everybody who may use the endpoint.
+	Users []string `json:"users,omitempty"`
+	// Groups whose members may open it, besides users.
+	Groups []string `json:"groups,omitempty"`
+	// Title is shown to people instead of the name.
+	Title string `json:"title,omitempty"`
+	// App says what it is opened with, such as vnc or ssh.
+	App string `json:"app,omitempty"`
+	// Position is where the target stands in the Caddyfile; explain and logs show it.
+	Position string `json:"position,omitempty"`
+}
+
+// Dynamic lets clients name addresses themselves. Nothing is allowed but what a rule allows.
+type Dynamic struct {
+	// Rules are considered together: one that denies wins over any that allows.
+	Rules []*Rule `json:"rules,omitempty"`
+	// Resolver is the address of the DNS server that looks names up. Default: the system's.
+	Resolver string `json:"resolver,omitempty"`
+}
+
+// Rule allows or denies addresses: exactly one of Allow and Deny is set.
+type Rule struct {
+	// Allow is tcp/HOST:PORTS, where HOST is an address, a CIDR, a name, *.name or *, and PORTS is a list of ports
+	// and ranges such as 22,8000-8100.
+	Allow string `json:"allow,omitempty"`
+	// Deny is the same; network and ports may be left out.
+	Deny string `json:"deny,omitempty"`
+	// Users for whom the rule counts. Default: all.
+	Users []string `json:"users,omitempty"`
+	// Groups for whose members the rule counts, besides users.
+	Groups []string `json:"groups,omitempty"`
+	// Private lets a name lead to private addresses (RFC 1918, fc00::/7).
+	Private bool `json:"private,omitempty"`
+	// Position is where the rule stands in the Caddyfile; explain and logs show it.
+	Position string `json:"position,omitempty"`
+}
+
+// EndpointLimits bound what one client may use. Zero means the default.
+type EndpointLimits struct {
+	// TunnelsPerIdentity that may be open at once. Default: 8.
+	TunnelsPerIdentity int `json:"tunnels_per_identity,omitempty"`
+	// StreamsPerTunnel that may be open at once. Default: 4096.
+	StreamsPerTunnel int `json:"streams_per_tunnel,omitempty"`
+	// OpensPerSecond of one tunnel. Default: 0, no limit.
+	OpensPerSecond int `json:"opens_per_second,omitempty"`
+}
+
+const defaultIdentity = "{http.auth.user.id}"
+
+func (l *EndpointLimits) applyDefaults() {
+	orDefault(&l.TunnelsPerIdentity, 8)
+	orDefault(&l.StreamsPerTunnel, 4096)
+}
+
+func (l *EndpointLimits) validate() error {
+	return errors.Join(
+		atLeast("tunnels_per_identity", l.TunnelsPerIdentity, 1),
+		atLeast("streams_per_tunnel", l.StreamsPerTunnel, 1),
+		atLeast("opens_per_second", l.OpensPerSecond, 0))
+}
+
+// validate checks what can be said about the fields alone; rules and addresses
+// are the policy's to judge.
+func (e *Endpoint) validate() error {
+	if err := validateBasePath(e.BasePath); err != nil {
+		return err
+	}
+	for _, o := range e.Origin {
+		if err := validateOrigin(o); err != nil {
+			return err
+		}
+	}
+	for i, d := range e.Dialects {
+		if d != 1 && d != 2 || slices.Contains(e.Dialects[:i], d) {
+			return fmt.Errorf("dialects: %d is not one of 1 and 2, each once", d)
+		}
+	}
+	for name := range e.Target {
+		if !tunnel.ValidTargetName(name) {
+			return fmt.Errorf("target %q: a name is [a-z0-9][a-z0-9_.-]* and not socks5", name)
+		}
+	}
+	if _, ok := e.Target[e.DefaultTarget]; e.DefaultTarget != "" && !ok {
+		return fmt.Errorf("default_target %q is not a target of this endpoint", e.DefaultTarget)
+	}
+	if e.Dynamic != nil {
+		for i, r := range e.Dynamic.Rules {
+			if (r.Allow == "") == (r.Deny == "") {
+				return fmt.Errorf("dynamic.rules[%d]: give either allow or deny", i)
+			}
+		}
+	}
+	if e.MaxAge < 0 {
+		return errors.New("max_age must not be negative")
+	}
+	return e.Limits.validate()
+}
+
+func validateBasePath(p string) error {
+	switch {
+	case !strings.HasPrefix(p, "/"):
+		return fmt.Errorf("base_path %q must begin with a slash", p)
+	case p != "/" && strings.HasSuffix(p, "/"):
+		return fmt.Errorf("base_path %q must not end with a slash", p)
+	case strings.ContainsAny(p, "*?#{}% ") || strings.Contains(p, "//"):
+		return fmt.Errorf("base_path %q is a plain path: no *, placeholder, query or escape", p)
+	}
+	return nil
+}
+
+func validateOrigin(o string) error {
+	u, err := url.Parse(o)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.Scheme+"://"+u.Host != o {
+		return fmt.Errorf("origin %q is not of the form https://host[:port]", o)
+	}
+	return nil
+}

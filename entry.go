@@ -1,0 +1,175 @@
+package culvert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/mholt/caddy-l4/layer4"
+	"go.uber.org/zap"
+)
+
+// socks5Word is what stands in place of a target.
+const socks5Word = "socks5"
+
+// Entry is the way into a tunnel: it hands each TCP connection to a stream of a
+// remote, to a fixed target or to what the client asks for by SOCKS5 (RFC 1928).
+//
+//	webrtc_tunnel office ssh
+//	webrtc_tunnel office tcp/10.0.0.7:5432
+//	webrtc_tunnel office socks5
+//
+// Host names are sent to the gateway as names. If the remote can't be reached,
+// a SOCKS5 client is told why, any other connection is reset.
+type Entry struct {
+	// Remote is the name of a remote of the app webrtc_tunnel. Required.
+	Remote string `json:"remote,omitempty"`
+	// Target is the name of one of the gateway's targets, or tcp/host:port. Either this or socks5 is required.
+	Target string `json:"target,omitempty"`
+	// SOCKS5 lets the client name the target.
+	SOCKS5 *SOCKS5 `json:"socks5,omitempty"`
+
+	hub    *hub
+	target tunnel.Target
+}
+
+// SOCKS5 is a SOCKS server without users: it serves peers on this machine only.
+type SOCKS5 struct{}
+
+// CaddyModule returns the Caddy module information.
+func (*Entry) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "layer4.handlers.webrtc_tunnel", New: func() caddy.Module { return new(Entry) }}
+}
+
+// Provision checks the handler and finds its remote.
+func (e *Entry) Provision(ctx caddy.Context) error {
+	app, err := loadApp(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case e.Remote == "":
+		return errors.New("remote is missing: name one of the app webrtc_tunnel")
+	case app.Remote[e.Remote] == nil:
+		return fmt.Errorf("there is no remote %q: add `remote %s https://...` to the global option webrtc_tunnel", e.Remote, e.Remote)
+	case (e.Target == "") == (e.SOCKS5 == nil):
+		return errors.New("give either a target or socks5")
+	}
+	if e.Target != "" {
+		if e.target, err = parseEntryTarget(e.Target); err != nil {
+			return err
+		}
+	}
+	listen := entryListeners(ctx)
+	for _, address := range listen {
+		if na, err := caddy.ParseNetworkAddress(address); err == nil && strings.HasPrefix(na.Network, "udp") {
+			return fmt.Errorf("listener %s: webrtc_tunnel takes no UDP", address)
+		}
+	}
+	app.addListeners(listen)
+	e.hub = app.hub
+	return nil
+}
+
+// parseEntryTarget reads a target; what this version can't open is an error at
+// load and not one for each connection.
+func parseEntryTarget(s string) (tunnel.Target, error) {
+	target, err := tunnel.ParseTarget(s)
+	switch {
+	case err != nil:
+		return target, err
+	case target.Kind == tunnel.KindUDP:
+		return target, fmt.Errorf("%q: UDP is not carried", s)
+	}
+	return target, nil
+}
+
+// Handle takes a connection over. A plain TCP connection belongs to the reactor
+// when it returns; for any other it returns at the stream's end.
+func (e *Entry) Handle(cx *layer4.Connection, _ layer4.Handler) error {
+	if strings.HasPrefix(cx.LocalAddr().Network(), "udp") {
+		return errors.New("webrtc_tunnel takes no UDP: listen on a TCP address")
+	}
+	if e.SOCKS5 != nil {
+		return e.serveSOCKS(cx)
+	}
+	ctx, cancel := e.hub.openContext()
+	defer cancel()
+	local, err := e.adopt(cx, cx)
+	if err != nil {
+		return err
+	}
+	if _, err := e.hub.openStream(ctx, e.Remote, e.target, local.endpoint); err != nil {
+		e.logFailure(cx, e.target, err) // the endpoint has been closed: the connection was reset
+		return nil
+	}
+	local.wait()
+	return nil
+}
+
+// localEnd is a connection that the reactor has.
+type localEnd struct {
+	endpoint tunnel.Endpoint
+	released <-chan struct{} // nil: Handle need not wait
+}
+
+// wait returns when the connection is no longer used.
+func (l localEnd) wait() {
+	if l.released != nil {
+		<-l.released
+	}
+}
+
+// adopt gives a connection to the reactor: the descriptor itself where it is a
+// plain TCP connection of which nothing has been read, else conn, which has to
+// stay with the caller until it is released.
+func (e *Entry) adopt(cx *layer4.Connection, conn net.Conn) (localEnd, error) {
+	if tcp, ok := cx.Conn.(*net.TCPConn); ok && conn == net.Conn(cx) && len(cx.MatchingBytes()) == 0 {
+		ep, err := e.hub.reactor.Adopt(tcp, nil)
+		return localEnd{endpoint: ep}, err
+	}
+	if conn == net.Conn(cx) {
+		conn = &wrapped{cx}
+	}
+	ep, released, err := e.hub.reactor.AdoptWatch(conn, nil)
+	return localEnd{ep, released}, err
+}
+
+// wrapped shows the reactor what a layer4 connection wraps, so that it can end
+// one direction.
+type wrapped struct{ *layer4.Connection }
+
+// NetConn returns the connection inside.
+func (w *wrapped) NetConn() net.Conn {
+	if inner, ok := w.Connection.Conn.(*layer4.Connection); ok {
+		return &wrapped{inner}
+	}
+	return w.Connection.Conn
+}
+
+// logFailure says why a connection got no stream. Refusals by the gateway are
+// the client's affair; that it can't be reached is the operator's.
+func (e *Entry) logFailure(cx *layer4.Connection, target tunnel.Target, err error) {
+	logger, code := e.hub.logger(), tunnel.CodeOf(err)
+	fields := []zap.Field{
+		zap.String("remote", e.Remote), zap.String("target", safeTarget(target)), zap.Stringer("client", cx.RemoteAddr()),
+		zap.Stringer("code", code), zap.Error(err),
+	}
+	if code == framecodec.CodeCancelled || errors.Is(err, context.Canceled) {
+		logger.Debug("stream not opened", fields...)
+		return
+	}
+	if suppressed, ok := e.hub.warnings.allow("remote " + e.Remote); ok {
+		logger.Warn("stream not opened", append(fields, zap.Int("suppressed_before", suppressed))...)
+	}
+}
+
+var (
+	_ caddy.Provisioner  = (*Entry)(nil)
+	_ layer4.NextHandler = (*Entry)(nil)
+)

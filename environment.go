@@ -1,0 +1,62 @@
+package culvert
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"github.com/culvertgate/culvert/tunnel/policy"
+	"github.com/culvertgate/culvert/tunnel/rtc"
+	"go.uber.org/zap"
+)
+
+// environment is one configuration as the hub's long-lived things see it. It is
+// filled while the configuration is provisioned and read-only from Start on.
+type environment struct {
+	ctx        caddy.Context
+	logger     *zap.Logger
+	events     *caddyevents.App
+	limits     Limits
+	timeouts   Timeouts
+	gateway    rtc.Options
+	iceServers []ICEServer // secrets expanded
+	endpoints  map[string]*endpointState
+	remotes    map[string]*remoteSpec
+	running    map[string]*pooledRemote // set by attach
+	listeners  []string                 // Caddy addresses of endpoints and entries
+	admin      []string                 // Caddy addresses of the admin endpoint
+	refused    []policy.Listener        // all of these, as the policy needs them; set by attach
+	attached   chan struct{}            // closed by attach: requests wait for it, servers may start before us
+}
+
+// endpointState is what the hub knows of an endpoint: tunnels and
+// configurations are matched by its name.
+type endpointState struct {
+	name           string
+	fingerprint    string // of the whole configuration, to tell equal endpoints from different ones
+	policy         *policy.Policy
+	limits         EndpointLimits
+	maxAge         caddy.Duration
+	dialects       []int
+	allowAnonymous bool
+	dynamic        bool // clients may name addresses
+}
+
+func (s *endpointState) admits(dialect int) bool { return slices.Contains(s.dialects, dialect) }
+
+// listenAddress is the socket's identity, and the hub's.
+type listenAddress struct{ network, address string }
+
+// String returns the form of the configuration, such as udp/:3478.
+func (l listenAddress) String() string { return l.network + "/" + l.address }
+
+func (l listenAddress) loopback() bool {
+	host, _, err := net.SplitHostPort(l.address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}

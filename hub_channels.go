@@ -1,0 +1,133 @@
+package culvert
+
+import (
+	"strings"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/rtc"
+	"go.uber.org/zap"
+)
+
+// The protocols of data channels; SPEC.md, first table.
+const (
+	protocolDialect1 = ""
+	protocolDialect2 = "culvert.2"
+	protocolRaw      = "raw:"
+)
+
+// handler is what the peer connection tells the tunnel.
+func (t *gatewayTunnel) handler() rtc.Handler {
+	return rtc.Handler{OnChannel: t.onChannel}
+}
+
+// onChannel takes an open data channel. What is not one of ours, or one too
+// many, is closed; the tunnel lives on.
+func (t *gatewayTunnel) onChannel(_ *rtc.Peer, ch *rtc.Channel) {
+	protocol := ch.Protocol()
+	switch {
+	case protocol == protocolDialect1, protocol == protocolDialect2:
+		t.openSession(ch)
+	case strings.HasPrefix(protocol, protocolRaw) && ch.Ordered() && ch.Reliable():
+		t.markConnected()
+		t.exit.Raw(ch, strings.TrimPrefix(protocol, protocolRaw))
+	default:
+		t.refuseChannel(ch, "unknown protocol, ordering or reliability")
+	}
+}
+
+func (t *gatewayTunnel) refuseChannel(ch *rtc.Channel, why string) {
+	t.hub.warnClient(t.endpoint, "data channel refused", append(t.fields(), zap.String("reason", why))...)
+	_ = ch.Close(framecodec.CodeProtocolError) // it is not needed; whether that is heard does not matter
+}
+
+// openSession starts the tunnel's only session on its channel.
+func (t *gatewayTunnel) openSession(ch *rtc.Channel) {
+	dialect := tunnel.Dialect1
+	if ch.Protocol() == protocolDialect2 {
+		dialect = tunnel.Dialect2
+	}
+	env := t.hub.current()
+	state := t.hub.endpoint(t.endpoint)
+	if env == nil || state == nil || !state.admits(int(dialect)) || !ch.Ordered() || !ch.Reliable() {
+		t.refuseChannel(ch, "dialect not admitted, or wrong ordering or reliability")
+		return
+	}
+	t.mu.Lock()
+	if t.session != nil || t.isClosing {
+		t.mu.Unlock()
+		t.refuseChannel(ch, "a tunnel has one session channel")
+		return
+	}
+	s := tunnel.NewSession(ch, tunnel.Config{
+		Dialect: dialect, Role: tunnel.RoleGateway,
+		Accept:       t.accept,
+		Observer:     &streamObserver{hub: t.hub, side: sideGateway, tunnel: t},
+		Budget:       t.budget,
+		MaxStreams:   state.limits.StreamsPerTunnel,
+		WriteTimeout: time.Duration(env.timeouts.Write), IdleTimeout: time.Duration(env.timeouts.Idle),
+	})
+	t.session = s
+	processMetrics.traffic.add(s, sideGateway) // before anybody can see that it ended
+	t.mu.Unlock()
+	t.markConnected()
+	t.sessions <- s
+}
+
+// markConnected ends the handshake.
+func (t *gatewayTunnel) markConnected() {
+	t.mu.Lock()
+	first := !t.connected && !t.isClosing
+	t.connected = t.connected || first
+	t.mu.Unlock()
+	if first {
+		t.hub.handshakes.remove(t.handshake)
+		t.hub.tunnelOpened(t)
+	}
+}
+
+// accept is asked for each stream: what one tunnel may ask for first, then the
+// exit decides and dials.
+func (t *gatewayTunnel) accept(in *tunnel.Incoming) {
+	if err := t.admitStream(); err != nil {
+		in.Refuse(err.Code, err.Text)
+		return
+	}
+	t.exit.Accept(in)
+}
+
+// admitStream holds the limits that the engine does not know.
+func (t *gatewayTunnel) admitStream() *tunnel.Error {
+	env := t.hub.current()
+	switch {
+	case env == nil:
+		return &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"}
+	case t.opens != nil && !t.opens.Allow():
+		return &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "too many opens a second"}
+	case t.hub.streams.Load() >= int64(env.limits.Streams):
+		return &tunnel.Error{Code: framecodec.CodeTooManyStreams, Text: "the gateway has as many streams as it may"}
+	}
+	return nil
+}
+
+// admitRaw counts a raw channel as a stream.
+func (t *gatewayTunnel) admitRaw() (release func(), err error) {
+	if err := t.admitStream(); err != nil {
+		return nil, err
+	}
+	state := t.hub.endpoint(t.endpoint)
+	open := int(t.raws.Add(1))
+	if s := t.currentSession(); s != nil {
+		open += s.Stats().Streams
+	}
+	if state == nil || open > state.limits.StreamsPerTunnel {
+		t.raws.Add(-1)
+		return nil, &tunnel.Error{Code: framecodec.CodeTooManyStreams, Text: "this tunnel has as many streams as it may"}
+	}
+	t.hub.streams.Add(1)
+	return func() {
+		t.raws.Add(-1)
+		t.hub.streams.Add(-1)
+	}, nil
+}

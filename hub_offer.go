@@ -1,0 +1,193 @@
+package culvert
+
+import (
+	"context"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/gateway"
+	"github.com/culvertgate/culvert/tunnel/policy"
+	"github.com/culvertgate/culvert/tunnel/rtc"
+	"github.com/culvertgate/culvert/tunnel/signal"
+	"golang.org/x/time/rate"
+)
+
+// create answers an offer for an endpoint. Limits come before state: nothing of
+// the peer connection is made before every count has room for it.
+func (h *hub) create(ctx context.Context, state *endpointState, c signal.Caller, o signal.Offer) (signal.Session, error) {
+	env := h.current()
+	if env == nil || h.draining.Load() {
+		return signal.Session{}, &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"}
+	}
+	if !c.Expires.IsZero() && !time.Now().Before(c.Expires) {
+		return signal.Session{}, &tunnel.Error{Code: framecodec.CodeAuthExpired, Text: "the credential is over"}
+	}
+	if o.Target != "" {
+		named := tunnel.Target{Kind: tunnel.KindNamed, Host: o.Target}
+		if err := state.policy.Decide(subjectOf(state.name, c), named).Err(); err != nil {
+			return signal.Session{}, err
+		}
+	}
+	t := h.newTunnel(state, c, o)
+	if err := h.admit(t, env, state); err != nil {
+		return signal.Session{}, err
+	}
+	started := time.Now()
+	answer, err := h.answer(ctx, t, o)
+	if err != nil {
+		t.exit.Close()
+		t.forget()
+		close(t.gone)
+		processMetrics.tunnelOpened(sideGateway, tunnel.CodeOf(err).String())
+		return signal.Session{}, err
+	}
+	return signal.Session{
+		Secret: t.secret, ETag: t.etag, Answer: answer,
+		ICEServers: env.iceServersFor(state.name, c), Expires: t.expiry(),
+		Timing: []signal.Timing{{Name: "ice", Duration: time.Since(started)}},
+	}, nil
+}
+
+func subjectOf(endpoint string, c signal.Caller) policy.Subject {
+	return policy.Subject{Endpoint: endpoint, Identity: c.Identity, Groups: c.Groups, Anonymous: c.Identity == ""}
+}
+
+// newTunnel makes the record of a tunnel; nothing runs yet.
+func (h *hub) newTunnel(state *endpointState, c signal.Caller, o signal.Offer) *gatewayTunnel {
+	t := &gatewayTunnel{
+		hub: h, id: newTunnelID(), secret: signal.NewSecret(), etag: signal.NewETag(),
+		endpoint: state.name, identity: c.Identity, groups: c.Groups, clientIP: c.ClientIP, target: o.Target,
+		owner: identityKey(state.name, c.Identity, c.ClientIP),
+		since: time.Now(), renewed: time.Now(), expires: c.Expires,
+		sessions: make(chan *tunnel.Session, 1), closing: make(chan struct{}), gone: make(chan struct{}),
+	}
+	if n := state.limits.OpensPerSecond; n > 0 {
+		t.opens = rate.NewLimiter(rate.Limit(n), n)
+	}
+	t.handshake = &handshake{
+		keys:  [2]clientKey{t.owner, addressKey(c.ClientIP)},
+		since: t.since,
+		evict: func() { t.close(framecodec.CodeOverloaded, "too many handshakes at once") },
+	}
+	return t
+}
+
+// admit counts the tunnel everywhere, or nowhere and says why.
+func (h *hub) admit(t *gatewayTunnel, env *environment, state *endpointState) error {
+	evicted, ok := h.handshakes.add(t.handshake, env.limits.Handshakes, env.limits.HandshakesPerClient)
+	if !ok {
+		return signal.WithRetryAfter(time.Second, &tunnel.Error{Code: framecodec.CodeTooManyTunnels, Text: "too many tunnels of this client are being set up"})
+	}
+	if evicted != nil {
+		evicted.evict()
+	}
+	identity, ok := h.identities.add(t.owner, state.limits.TunnelsPerIdentity, h.memory, env.limits.MemoryPerIdentity)
+	if !ok {
+		h.handshakes.remove(t.handshake)
+		return &tunnel.Error{Code: framecodec.CodeTooManyTunnels, Text: "this identity has as many tunnels as it may"}
+	}
+	t.budget = tunnel.NewBudget(identity, env.limits.TunnelMemory)
+	if !t.budget.Reserve(peerMemory) {
+		h.handshakes.remove(t.handshake)
+		h.identities.remove(t.owner)
+		return &tunnel.Error{Code: framecodec.CodeOutOfMemoryBudget, Text: "no memory is left for another tunnel"}
+	}
+	t.exit = h.newExit(t, env)
+	if err := h.tunnels.add(t, env.limits.Tunnels); err != nil {
+		t.exit.Close()
+		t.forget()
+		return err
+	}
+	return nil
+}
+
+// newExit makes the tunnel's way out. It asks the hub for the policy each time,
+// so that a reload counts at once.
+func (h *hub) newExit(t *gatewayTunnel, env *environment) *gateway.Exit {
+	return gateway.NewExit(gateway.ExitConfig{
+		Subject:       t.subject(),
+		Policy:        func() *policy.Policy { return h.policyOf(t.endpoint) },
+		Pool:          h.pool,
+		Reactor:       h.reactor,
+		DialTimeout:   time.Duration(env.timeouts.Dial),
+		Keepalive:     time.Duration(env.timeouts.Keepalive),
+		WriteTimeout:  time.Duration(env.timeouts.Write),
+		DefaultTarget: t.target,
+		Budget:        t.budget,
+		AdmitRaw:      t.admitRaw,
+		OnRaw:         t.onRaw,
+		OnDenied:      t.streamDenied,
+		OnPanic:       h.panicked,
+		Logger:        h.logger,
+	})
+}
+
+// policyOf returns the newest policy of an endpoint; of one that is gone, a
+// policy that allows nothing.
+func (h *hub) policyOf(endpoint string) *policy.Policy {
+	if s := h.endpoint(endpoint); s != nil {
+		return s.policy
+	}
+	return denyAll
+}
+
+// denyAll allows nothing.
+var denyAll = func() *policy.Policy {
+	p, err := policy.New(policy.Config{})
+	if err != nil {
+		panic(err) // an empty configuration is valid
+	}
+	return p
+}()
+
+// answer makes the peer connection and starts the tunnel's goroutine.
+func (h *hub) answer(ctx context.Context, t *gatewayTunnel, o signal.Offer) (string, error) {
+	h.mu.Lock()
+	gw := h.net.gateway
+	h.mu.Unlock()
+	if gw == nil {
+		return "", &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"}
+	}
+	peer, answer, err := gw.Answer(ctx, o.SDP, t.handler())
+	if err != nil {
+		return "", err
+	}
+	t.mu.Lock()
+	t.peer = peer
+	t.mu.Unlock()
+	h.wg.Add(1)
+	go t.run(peer)
+	return answer, nil
+}
+
+// iceServersFor returns what a caller is told of ICE servers: credentials made
+// for it, never ours unless they are shared on purpose.
+func (env *environment) iceServersFor(endpoint string, c signal.Caller) []rtc.ICEServer {
+	var list []rtc.ICEServer
+	for _, s := range env.iceServers {
+		out := rtc.ICEServer{URLs: s.URLs}
+		switch {
+		case s.Secret != "":
+			ttl := time.Duration(s.TTL)
+			if ttl == 0 {
+				ttl = defaultTURNTTL
+			}
+			subject := c.Identity
+			if subject == "" {
+				subject = "anonymous"
+			}
+			out.Username, out.Credential = signal.TURNCredentials(s.Secret, subject, time.Now(), ttl)
+		case s.Username != "" && !s.Share:
+			continue
+		default:
+			out.Username, out.Credential = s.Username, s.Credential
+		}
+		list = append(list, out)
+	}
+	return list
+}
+
+// defaultTURNTTL is how long made credentials are good: they are needed once,
+// to allocate, and again to refresh with new ones of a later offer.
+const defaultTURNTTL = 10 * time.Minute

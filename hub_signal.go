@@ -1,0 +1,178 @@
+package culvert
+
+import (
+	"context"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/policy"
+	"github.com/culvertgate/culvert/tunnel/rtc"
+	"github.com/culvertgate/culvert/tunnel/signal"
+)
+
+// backend is what signalling of one endpoint does with the hub's tunnels. It
+// implements signal.Backend.
+type backend struct {
+	hub  *hub
+	name string
+	env  *environment // of the endpoint's own configuration: only to wait for its Start
+}
+
+// state returns the endpoint in the newest configuration. Servers may accept
+// before our Start: then it waits for that.
+func (b *backend) state(ctx context.Context) (*endpointState, error) {
+	select {
+	case <-b.env.attached:
+	case <-ctx.Done():
+		return nil, &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "the gateway is starting", Err: ctx.Err()}
+	}
+	if s := b.hub.endpoint(b.name); s != nil {
+		return s, nil
+	}
+	return nil, &tunnel.Error{Code: framecodec.CodeDraining, Text: "the endpoint is being removed"}
+}
+
+// own returns the caller's tunnel with that secret. One of another identity or
+// endpoint is as none.
+func (b *backend) own(c signal.Caller, secret string) (*gatewayTunnel, error) {
+	t := b.hub.tunnels.withSecret(secret)
+	if t == nil || t.endpoint != b.name || t.identity != c.Identity {
+		return nil, &tunnel.Error{Code: framecodec.CodeNotFound, Text: "no such session"}
+	}
+	return t, nil
+}
+
+// ownPeer is own with its peer connection.
+func (b *backend) ownPeer(c signal.Caller, secret string) (*gatewayTunnel, *rtc.Peer, error) {
+	t, err := b.own(c, secret)
+	if err != nil {
+		return nil, nil, err
+	}
+	peer := t.currentPeer()
+	if peer == nil {
+		return nil, nil, &tunnel.Error{Code: framecodec.CodeNotFound, Text: "no such session"}
+	}
+	return t, peer, nil
+}
+
+// Create implements signal.Backend.
+func (b *backend) Create(ctx context.Context, c signal.Caller, o signal.Offer) (signal.Session, error) {
+	state, err := b.state(ctx)
+	if err != nil {
+		return signal.Session{}, err
+	}
+	return b.hub.create(ctx, state, c, o)
+}
+
+// Trickle implements signal.Backend.
+func (b *backend) Trickle(_ context.Context, c signal.Caller, secret string, match signal.Match, f rtc.Fragment) error {
+	t, peer, err := b.ownPeer(c, secret)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	etag := t.etag
+	t.mu.Unlock()
+	if !match.Holds(etag) {
+		return &tunnel.Error{Code: framecodec.CodePreconditionFailed, Text: "the ICE session has another ETag by now"}
+	}
+	_, err = peer.AddCandidates(f.Candidates)
+	return err
+}
+
+// Restart implements signal.Backend.
+func (b *backend) Restart(ctx context.Context, c signal.Caller, secret string, f rtc.Fragment) (rtc.Fragment, string, error) {
+	t, peer, err := b.ownPeer(c, secret)
+	if err != nil {
+		return rtc.Fragment{}, "", err
+	}
+	t.mu.Lock()
+	if t.restarting {
+		t.mu.Unlock()
+		return rtc.Fragment{}, "", &tunnel.Error{Code: framecodec.CodeConflict, Text: "an ICE restart is under way"}
+	}
+	t.restarting = true
+	t.mu.Unlock()
+	answer, err := peer.Restart(ctx, f)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.restarting = false
+	if err != nil {
+		return rtc.Fragment{}, "", err
+	}
+	t.etag = signal.NewETag()
+	return answer, t.etag, nil
+}
+
+// Delete implements signal.Backend.
+func (b *backend) Delete(_ context.Context, c signal.Caller, secret string) error {
+	t, err := b.own(c, secret)
+	if err != nil {
+		return err
+	}
+	b.hub.tunnels.hide(t) // a second DELETE finds nothing, however long the end takes
+	t.close(framecodec.CodeTunnelClosed, "the client ended the session")
+	return nil
+}
+
+// Renew implements signal.Backend.
+func (b *backend) Renew(_ context.Context, c signal.Caller, secret string) (time.Time, error) {
+	t, err := b.own(c, secret)
+	if err != nil {
+		return time.Time{}, err
+	}
+	t.renew(c.Expires)
+	return t.expiry(), nil
+}
+
+// Exists implements signal.Backend.
+func (b *backend) Exists(_ context.Context, c signal.Caller, secret string) error {
+	_, err := b.own(c, secret)
+	return err
+}
+
+// Status implements signal.Backend.
+func (b *backend) Status(_ context.Context, c signal.Caller, secret string) (any, error) {
+	t, err := b.own(c, secret)
+	if err != nil {
+		return nil, err
+	}
+	return t.detail(), nil
+}
+
+// targetList is the body of GET P/targets.
+type targetList struct {
+	Targets []targetEntry `json:"targets"`
+	// Dynamic: addresses may be named too, if a rule allows them.
+	Dynamic bool `json:"dynamic"`
+}
+
+// targetEntry is a named target as its users see it.
+type targetEntry struct {
+	policy.TargetInfo
+	Usable bool `json:"usable"`
+}
+
+// Targets implements signal.Backend.
+func (b *backend) Targets(ctx context.Context, c signal.Caller) (any, error) {
+	state, err := b.state(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := targetList{Targets: []targetEntry{}, Dynamic: state.dynamic}
+	for _, info := range state.policy.Targets(subjectOf(b.name, c)) {
+		list.Targets = append(list.Targets, targetEntry{TargetInfo: info, Usable: true})
+	}
+	return list, nil
+}
+
+// ICEServers implements signal.Backend.
+func (b *backend) ICEServers(_ context.Context, c signal.Caller) []rtc.ICEServer {
+	if env := b.hub.current(); env != nil {
+		return env.iceServersFor(b.name, c)
+	}
+	return nil
+}
+
+var _ signal.Backend = (*backend)(nil)

@@ -1,0 +1,207 @@
+package culvert
+
+import (
+	"crypto/rand"
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/gateway"
+	"github.com/culvertgate/culvert/tunnel/policy"
+	"github.com/culvertgate/culvert/tunnel/rtc"
+	"golang.org/x/time/rate"
+)
+
+// gatewayTunnel is a peer connection that a client of one of our endpoints made,
+// with its session. It belongs to the hub and knows its endpoint by name only.
+// One goroutine of its own (run) owns its end; everything else may come from
+// anywhere.
+type gatewayTunnel struct {
+	hub       *hub
+	id        string // public
+	secret    string // in the signalling URL; never shown
+	endpoint  string
+	identity  string // empty: anonymous
+	groups    []string
+	clientIP  netip.Addr
+	owner     clientKey
+	target    string // of ?target=, for peers that cannot name one
+	since     time.Time
+	budget    *tunnel.Budget
+	exit      *gateway.Exit
+	opens     *rate.Limiter // nil: no limit
+	raws      atomic.Int32  // raw channels
+	handshake *handshake
+
+	sessions chan *tunnel.Session // hands the session to run; room for the only one
+	closing  chan struct{}        // closed by close
+	gone     chan struct{}        // closed when everything is released
+
+	mu         sync.Mutex
+	peer       *rtc.Peer       // nil while the offer is being answered; guarded by mu
+	etag       string          // of the ICE session; guarded by mu
+	restarting bool            // guarded by mu
+	session    *tunnel.Session // nil before the channel is open; guarded by mu
+	connected  bool            // some channel is open; guarded by mu
+	renewed    time.Time       // when the identity's time began; guarded by mu
+	expires    time.Time       // the credential's own end, zero: none; guarded by mu
+	closeCode  tunnel.Code     // guarded by mu
+	closeText  string          // guarded by mu
+	isClosing  bool            // guarded by mu
+}
+
+// peerMemory is what a peer connection takes by estimate, in bytes: pion's
+// goroutines and buffers for one association. It counts against `memory`.
+const peerMemory = 384 << 10
+
+// newTunnelID returns a public id.
+func newTunnelID() string { return strings.ToLower(rand.Text()[:12]) }
+
+// subject is who the tunnel's streams are asked for by.
+func (t *gatewayTunnel) subject() policy.Subject {
+	return policy.Subject{Endpoint: t.endpoint, Identity: t.identity, Groups: t.groups, Anonymous: t.identity == ""}
+}
+
+// close ends the tunnel. It does not wait (gone tells); the first code counts.
+func (t *gatewayTunnel) close(code tunnel.Code, text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.isClosing {
+		return
+	}
+	t.isClosing, t.closeCode, t.closeText = true, code, text
+	close(t.closing)
+}
+
+// run waits for the tunnel's end, whoever makes it, and releases everything.
+func (t *gatewayTunnel) run(peer *rtc.Peer) {
+	defer t.hub.wg.Done()
+	var session *tunnel.Session // known when its channel is open
+	var sessionDone <-chan struct{}
+	var end tunnel.Error
+	for running := true; running; {
+		select {
+		case session = <-t.sessions:
+			sessionDone = session.Done()
+			continue
+		case <-sessionDone:
+			end = asError(session.Err())
+		case <-peer.Done():
+			end = asError(peer.Err())
+		case <-t.closing:
+			t.mu.Lock()
+			end = tunnel.Error{Code: t.closeCode, Text: t.closeText}
+			t.mu.Unlock()
+		}
+		running = false
+	}
+	t.release(peer, end)
+}
+
+// release ends what is left of the tunnel and gives back what it counted for.
+func (t *gatewayTunnel) release(peer *rtc.Peer, end tunnel.Error) {
+	t.close(end.Code, end.Text) // nothing new from now on
+	session := t.currentSession()
+	if session != nil {
+		session.Close(end.Code, end.Text)
+		<-session.Done() // bounded by the session itself
+		t.waitForPeer(peer)
+	}
+	t.exit.Close()
+	peer.Close(end.Code)
+	t.exit.Wait() // its dials were cancelled, its channels are gone
+	t.forget()
+	t.hub.tunnelClosed(t, session, end)
+	close(t.gone)
+}
+
+// goodbye is how long a client may take to go after it was told of the end.
+const goodbye = 500 * time.Millisecond
+
+// waitForPeer lets the client read why the session ended, and end the peer
+// connection itself: if we cut it first, the last message may never be read.
+func (t *gatewayTunnel) waitForPeer(peer *rtc.Peer) {
+	timer := time.NewTimer(goodbye)
+	defer timer.Stop()
+	select {
+	case <-peer.Done():
+	case <-timer.C:
+	}
+}
+
+// forget takes the tunnel off every count. It is called once.
+func (t *gatewayTunnel) forget() {
+	t.hub.handshakes.remove(t.handshake)
+	t.hub.tunnels.remove(t)
+	t.hub.identities.remove(t.owner)
+	t.budget.Release(peerMemory)
+}
+
+// asError gives every end a code; one without is the client's orderly one.
+func asError(err error) tunnel.Error {
+	if err == nil {
+		return tunnel.Error{Code: framecodec.CodeTunnelClosed}
+	}
+	var own *tunnel.Error
+	if errors.As(err, &own) {
+		return *own
+	}
+	return tunnel.Error{Code: tunnel.CodeOf(err), Text: err.Error(), Err: err}
+}
+
+// recheck judges the tunnel by its endpoint in a new configuration, which is nil
+// when that is gone.
+func (t *gatewayTunnel) recheck(s *endpointState) {
+	t.mu.Lock()
+	session := t.session
+	t.mu.Unlock()
+	switch {
+	case s == nil:
+		t.close(framecodec.CodePolicyChanged, "the endpoint is gone")
+	case t.identity == "" && !s.allowAnonymous:
+		t.close(framecodec.CodePolicyChanged, "an identity is needed now")
+	case session != nil && !s.admits(int(session.Dialect())):
+		t.close(framecodec.CodePolicyChanged, "the dialect is no longer spoken")
+	default:
+		t.exit.Recheck(s.policy)
+	}
+}
+
+// expiry returns when the identity's time is over; zero: never.
+func (t *gatewayTunnel) expiry() time.Time {
+	t.mu.Lock()
+	renewed, end := t.renewed, t.expires
+	t.mu.Unlock()
+	if s := t.hub.endpoint(t.endpoint); s != nil && s.maxAge > 0 {
+		if byAge := renewed.Add(time.Duration(s.maxAge)); end.IsZero() || byAge.Before(end) {
+			end = byAge
+		}
+	}
+	return end
+}
+
+// renew starts the identity's time anew.
+func (t *gatewayTunnel) renew(expires time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.renewed, t.expires = time.Now(), expires
+}
+
+// currentPeer returns the peer connection, nil while the offer is being answered.
+func (t *gatewayTunnel) currentPeer() *rtc.Peer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.peer
+}
+
+// currentSession returns the session, nil before the channel is open.
+func (t *gatewayTunnel) currentSession() *tunnel.Session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.session
+}

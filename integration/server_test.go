@@ -1,0 +1,291 @@
+// Package integration runs the real Caddy with Culvert in this process, on
+// fixed ports: all such tests are in this one package and none runs in parallel
+// (caddytest's admin port is 2999). Caddy goes on running behind the last test,
+// so there is no leak check here; each test ends with an empty configuration,
+// and those that count goroutines do so themselves.
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/caddytest"
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/testkit"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/rtc"
+	"github.com/culvertgate/culvert/tunnel/signal"
+
+	_ "github.com/culvertgate/culvert"
+	_ "github.com/mholt/caddy-l4"
+)
+
+// The fixed addresses of this package. Targets and other peers use free ports.
+const (
+	adminURL = "http://localhost:2999"
+	siteAddr = "127.0.0.1:9080"
+	siteURL  = "http://" + siteAddr + "/tunnel"
+	udpAddr  = "127.0.0.1:9478"
+	entry1   = "127.0.0.1:9022"
+	entry2   = "127.0.0.1:9023"
+	socks1   = "127.0.0.1:9081"
+)
+
+// long bounds everything that should take a moment.
+const long = 15 * time.Second
+
+// global is the global options block of most tests, with more lines in it and
+// in webrtc_tunnel.
+func global(app, more string) string {
+	return "{\n\tadmin localhost:2999\n\tauto_https off\n\tpersist_config off\n\twebrtc_tunnel {\n\t\tlisten udp/" + udpAddr + "\n" + app + "\n\t}\n" + more + "\n}\n"
+}
+
+// site is a site with an endpoint for everybody on this machine.
+func site(options string) string {
+	return "http://" + siteAddr + " {\n\twebrtc_tunnel /tunnel* {\n\t\tname gw\n\t\tallow_anonymous\n" + options + "\n\t}\n}\n"
+}
+
+// start loads a Caddyfile and unloads it at the end of the test.
+func start(t *testing.T, caddyfile string) {
+	t.Helper()
+	caddytest.NewTester(t).InitServer(caddyfile, "caddyfile")
+	if t.Failed() {
+		t.FailNow()
+	}
+	t.Cleanup(func() {
+		if err := load("{\n\tadmin localhost:2999\n\tpersist_config off\n}\n"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// load replaces the configuration, as `caddy reload` does.
+func load(caddyfile string) error {
+	req, err := http.NewRequest(http.MethodPost, adminURL+"/load", strings.NewReader(caddyfile))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "text/caddyfile")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = errors.New(string(body))
+	}
+	return err
+}
+
+// admin asks the admin API and decodes its answer into v, which may be nil.
+func admin(t *testing.T, method, path, body string, v any) int {
+	t.Helper()
+	req, err := http.NewRequest(method, adminURL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v != nil && res.StatusCode < 300 {
+		if err := json.Unmarshal(raw, v); err != nil {
+			t.Fatalf("%s %s: %v in %s", method, path, err, raw)
+		}
+	}
+	return res.StatusCode
+}
+
+// tunnelJSON is what the tests read of a tunnel in the admin API.
+type tunnelJSON struct {
+	ID, Side, Remote, Endpoint, Identity, State string
+	ClientIP                                    string `json:"client_ip"`
+	CandidatePair                               string `json:"candidate_pair"`
+	Dialect, Streams                            int
+	BytesIn                                     uint64 `json:"bytes_in"`
+	BytesOut                                    uint64 `json:"bytes_out"`
+	StreamList                                  []struct {
+		ID     uint32
+		Target string
+	} `json:"stream_list"`
+}
+
+// tunnels lists the tunnels of a side.
+func tunnels(t *testing.T, side string) []tunnelJSON {
+	t.Helper()
+	var all, of []tunnelJSON
+	if status := admin(t, http.MethodGet, "/webrtc_tunnel/tunnels", "", &all); status != http.StatusOK {
+		t.Fatalf("GET tunnels: status %d", status)
+	}
+	for _, one := range all {
+		if one.Side == side {
+			of = append(of, one)
+		}
+	}
+	return of
+}
+
+// peer is a client that is made here step by step, so that a test can leave one
+// out or do it wrong.
+type peer struct {
+	rtc     *rtc.Peer
+	signal  *signal.ClientSession
+	session *tunnel.Session
+}
+
+// connect makes a tunnel and its session.
+func connect(t *testing.T, url string, header http.Header) *peer {
+	t.Helper()
+	p, err := tryConnect(t.Context(), url, header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	return p
+}
+
+func tryConnect(ctx context.Context, url string, header http.Header) (*peer, error) {
+	ctx, cancel := context.WithTimeout(ctx, long)
+	defer cancel()
+	client, err := signal.NewClient(signal.ClientConfig{URL: url, Header: func(context.Context) (http.Header, error) { return header, nil }})
+	if err != nil {
+		return nil, err
+	}
+	channels := make(chan *rtc.Channel, 4)
+	dialer := rtc.NewDialer(rtc.DialerConfig{Loopback: true, ListenAddress: "127.0.0.1:0"})
+	p := &peer{}
+	var offer string
+	p.rtc, offer, err = dialer.Offer(ctx, []rtc.ChannelSpec{{Label: "tunnel", Protocol: "culvert.2"}}, nil,
+		rtc.Handler{OnChannel: func(_ *rtc.Peer, c *rtc.Channel) { channels <- c }})
+	if err != nil {
+		return nil, err
+	}
+	if p.signal, err = client.Offer(ctx, offer, ""); err == nil {
+		err = p.rtc.Accept(p.signal.Answer)
+	}
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	select {
+	case c := <-channels:
+		p.session = tunnel.NewSession(c, tunnel.Config{Dialect: tunnel.Dialect2, Role: tunnel.RoleClient})
+	case <-p.rtc.Done():
+		err = p.rtc.Err()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err == nil {
+		select {
+		case <-p.session.Ready():
+		case <-p.session.Done():
+			err = p.session.Err()
+		}
+	}
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *peer) close() {
+	if p.session != nil {
+		p.session.Close(framecodec.CodeTunnelClosed, "")
+		<-p.session.Done()
+	}
+	p.rtc.Close(framecodec.CodeTunnelClosed)
+}
+
+// open opens a stream.
+func (p *peer) open(target string) (*tunnel.Conn, error) {
+	parsed, err := tunnel.ParseTarget(target)
+	if err != nil {
+		return nil, err
+	}
+	conn, ep := tunnel.NewConn(tunnel.Addr{Net: "webrtc"}, tunnel.Addr{Net: "webrtc", Text: target})
+	ctx, cancel := context.WithTimeout(context.Background(), long)
+	defer cancel()
+	if _, err := p.session.Open(ctx, parsed, ep); err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// echoServer is a TCP server that sends back what it gets, half close included.
+func echoServer(t *testing.T) (address string) {
+	t.Helper()
+	return serve(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
+}
+
+// serve accepts connections on a free port of loopback until the test ends.
+func serve(t *testing.T, handle func(net.Conn)) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				handle(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// pingPong sends a few bytes and wants them back.
+func pingPong(c net.Conn) error {
+	if err := c.SetDeadline(time.Now().Add(long)); err != nil {
+		return err
+	}
+	defer c.SetDeadline(time.Time{})
+	sent := []byte(fmt.Sprintf("ping %d", time.Now().UnixNano()))
+	if _, err := c.Write(sent); err != nil {
+		return err
+	}
+	got := make([]byte, len(sent))
+	if _, err := io.ReadFull(c, got); err != nil {
+		return err
+	}
+	if !bytes.Equal(sent, got) {
+		return fmt.Errorf("sent %q, got %q", sent, got)
+	}
+	return nil
+}
+
+// codeOf wants an error with a code.
+func wantCode(t *testing.T, err error, want tunnel.Code) {
+	t.Helper()
+	if got := tunnel.CodeOf(err); err == nil || got != want {
+		t.Errorf("error %v has code %v, want %v", err, got, want)
+	}
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, check func() error) {
+	t.Helper()
+	testkit.Eventually(t, long, check)
+}
