@@ -57,14 +57,20 @@ type end struct {
 	closed    int
 	err       error
 	channels  chan *Channel
+	paths     chan bool
+	late      chan string // candidates
 }
 
-func newEnd() *end { return &end{channels: make(chan *Channel, 64)} }
+func newEnd() *end {
+	return &end{channels: make(chan *Channel, 64), paths: make(chan bool, 64), late: make(chan string, 64)}
+}
 
 func (e *end) handler() Handler {
 	return Handler{
 		OnConnected: func(*Peer) { e.mu.Lock(); e.connected++; e.mu.Unlock() },
 		OnChannel:   func(_ *Peer, c *Channel) { e.channels <- c },
+		OnPath:      func(_ *Peer, up bool) { e.paths <- up },
+		OnCandidate: func(_ *Peer, line string) { e.late <- line },
 		OnClosed: func(_ *Peer, err error) {
 			e.mu.Lock()
 			defer e.mu.Unlock()
@@ -85,12 +91,12 @@ func (e *end) channel(t *testing.T) *Channel {
 	}
 }
 
-func testGateway(t *testing.T, o Options) *Gateway {
+func testGateway(t testing.TB, o Options) *Gateway {
 	t.Helper()
 	return gatewayAt(t, "127.0.0.1:0", o, nil)
 }
 
-func gatewayAt(t *testing.T, address string, o Options, now func() time.Time) *Gateway {
+func gatewayAt(t testing.TB, address string, o Options, now func() time.Time) *Gateway {
 	t.Helper()
 	socket, err := udp.Listen(context.Background(), "udp", address, udp.Config{})
 	if err != nil {

@@ -281,26 +281,30 @@ func (p *Peer) failure() string {
 }
 
 func (p *Peer) iceStateChanged(state webrtc.ICEConnectionState) {
-	if state == webrtc.ICEConnectionStateDisconnected {
+	switch state {
+	case webrtc.ICEConnectionStateDisconnected:
 		p.tellPath(false)
-		return
+	case webrtc.ICEConnectionStateConnected, webrtc.ICEConnectionStateCompleted:
+		pair, err := p.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+		if err != nil || pair == nil {
+			return // said of the pair before a restart
+		}
+		p.foundPath()
+		p.tellPath(true)
 	}
-	if state != webrtc.ICEConnectionStateConnected && state != webrtc.ICEConnectionStateCompleted {
-		return
-	}
-	defer p.tellPath(true)
-	pair, err := p.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
-	if err != nil || pair == nil {
-		return // said of the pair before the restart
-	}
+}
+
+// foundPath also ends a restart.
+func (p *Peer) foundPath() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.path = true
-	if p.restarting {
-		p.restarting = false
-		if p.deadline != nil && p.opened {
-			p.deadline.Stop()
-		}
+	if !p.restarting {
+		return
+	}
+	p.restarting = false
+	if p.deadline != nil && p.opened {
+		p.deadline.Stop()
 	}
 }
 

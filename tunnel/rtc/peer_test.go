@@ -226,6 +226,35 @@ func TestSilence(t *testing.T) {
 	p.clientEnd.waitEnd(t, 3*time.Second, framecodec.CodeTunnelLost)
 }
 
+// TestPath: the owner is told when the path comes, is disturbed, and is back.
+func TestPath(t *testing.T) {
+	checkLeaks(t)
+	patient := Timeouts{Disconnected: 300 * time.Millisecond, Failed: 30 * time.Second, Keepalive: 50 * time.Millisecond}
+	g := testGateway(t, Options{Timeouts: patient})
+	c := newCable(t, g.socket.AddrPort())
+	p := connectThrough(t, g, testDialer(DialerConfig{Timeouts: patient}), c)
+	told := func(e *end, want bool) {
+		t.Helper()
+		select {
+		case up := <-e.paths:
+			if up != want {
+				t.Errorf("told %v, want %v", up, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("never told that the path is up: %v", want)
+		}
+	}
+	told(p.clientEnd, true)
+	told(p.serverEnd, true)
+	c.cut.Store(true)
+	told(p.clientEnd, false)
+	told(p.serverEnd, false)
+	c.cut.Store(false)
+	told(p.clientEnd, true)
+	told(p.serverEnd, true)
+	through(t, p, "after the disturbance")
+}
+
 // TestHandlerPanic: a panic in a handler ends that peer and nothing else.
 func TestHandlerPanic(t *testing.T) {
 	checkLeaks(t)
