@@ -229,10 +229,41 @@ func (w *worker) hold(r request) error {
 	return all
 }
 
-func use(c net.Conn) error {
-	_ = c.SetDeadline(time.Now().Add(patience))
-	defer func() { _ = c.SetDeadline(time.Time{}) }()
-	return exchange(c, []byte{'!'}, make([]byte, 1))
+func use(c net.Conn) error { return exchangeInTime(c, []byte{'!'}, make([]byte, 1)) }
+
+func exchangeInTime(c net.Conn, b, scratch []byte) error {
+	c.SetDeadline(time.Now().Add(patience))
+	defer c.SetDeadline(time.Time{})
+	return exchange(c, b, scratch)
+}
+
+// usedSize is what a used idle connection has carried each way, in bytes.
+const usedSize = 64 << 10
+
+// fill sends usedSize bytes each way through every held connection, as many at a
+// time as opened them.
+func (w *worker) fill() error {
+	errs := make(chan error, holders)
+	var next atomic.Int64
+	for range holders {
+		go func() {
+			scratch := make([]byte, usedSize)
+			var err error
+			for err == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(w.held) {
+					break
+				}
+				err = exchangeInTime(w.held[i], noise[:usedSize], scratch)
+			}
+			errs <- err
+		}()
+	}
+	var all error
+	for range holders {
+		all = errors.Join(all, <-errs)
+	}
+	return all
 }
 
 // probe uses one in a hundred of the held connections: they must be alive.

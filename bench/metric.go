@@ -35,8 +35,10 @@ var metrics = []metric{
 	{Name: "behind bulk down p50", Unit: "ms", AtMost: 1.0 / 3},
 	{Name: "behind bulk down p99", Unit: "ms"},
 	{Name: "set-up, 32 at once", Unit: "1/s", Rate: true},
-	{Name: "idle RSS, entry", Unit: "B", AtMost: 0.1},
-	{Name: "idle RSS, exit", Unit: "B", AtMost: 0.1},
+	{Name: "idle RSS, entry, unused", Unit: "B", AtMost: 0.1},
+	{Name: "idle RSS, exit, unused", Unit: "B", AtMost: 0.1},
+	{Name: "idle RSS, entry, used", Unit: "B", AtMost: 0.1},
+	{Name: "idle RSS, exit, used", Unit: "B", AtMost: 0.1},
 }
 
 func metricOf(name string) metric {

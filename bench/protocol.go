@@ -19,7 +19,7 @@ import (
 // request is what the bench asks of the load process; answer is what it says.
 // Both are lines of JSON, one at a time.
 type request struct {
-	Op        string        // target, ping, bulk, requests, behind, setup, hold, probe, release
+	Op        string        // target, ping, bulk, requests, behind, setup, hold, fill, probe, release
 	Address   string        // of the tunnel's entry
 	Direction string        // up: towards the target
 	Count     int           // connections

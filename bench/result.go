@@ -128,7 +128,7 @@ func (r *result) voids() string {
 	var b strings.Builder
 	for _, round := range r.Rounds {
 		if round.Void != "" {
-			fmt.Fprintf(&b, "- round %d: %s\n", round.Number, strings.SplitN(round.Void, "\n", 2)[0])
+			fmt.Fprintf(&b, "- round %d: %s\n", round.Number, firstLine(round.Void))
 		}
 	}
 	return b.String()

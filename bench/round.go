@@ -76,7 +76,7 @@ func measure(ctx context.Context, o options) (_ *result, err error) {
 		}
 		b.result.Rounds = append(b.result.Rounds, r)
 		if r.Void != "" {
-			progress("  void: %s", r.Void)
+			progress("  void: %s", firstLine(r.Void))
 		}
 	}
 }
@@ -184,6 +184,11 @@ func (r *round) line(measurement string) string {
 		parts = append(parts, strings.Join(text, "  ")+" "+m.Unit)
 	}
 	return strings.Join(parts, "\n  ")
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
 }
 
 func progress(format string, args ...any) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 
 	"github.com/culvertgate/culvert/internal/testkit"
@@ -103,17 +104,30 @@ func (t *target) serve(c net.Conn) {
 	}
 }
 
-// echo has a small buffer: thousands of idle ones are held.
+// large are the buffers of echoes that have more to read than a request.
+var large = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// echo waits with a small buffer: thousands of idle ones are held.
 func echo(c net.Conn) {
-	var b [256]byte
+	var small [256]byte
+	more := false
 	for {
-		n, err := c.Read(b[:])
+		room := small[:]
+		if more {
+			b := large.Get().(*[64 << 10]byte)
+			room = b[:]
+		}
+		n, err := c.Read(room)
+		if err == nil {
+			_, err = c.Write(room[:n])
+		}
+		if more {
+			large.Put((*[64 << 10]byte)(room))
+		}
 		if err != nil {
 			return
 		}
-		if _, err := c.Write(b[:n]); err != nil {
-			return
-		}
+		more = !more && n == len(small)
 	}
 }
 

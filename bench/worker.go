@@ -51,6 +51,8 @@ func (w *worker) do(r request) (answer, error) {
 		return w.setup(r)
 	case "hold":
 		return answer{}, w.hold(r)
+	case "fill":
+		return answer{}, w.fill()
 	case "probe":
 		return answer{}, w.probe()
 	case "release":
