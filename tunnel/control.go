@@ -28,28 +28,22 @@ func (s *Session) appendControl(b []byte) (_ []byte, all bool) {
 	if !s.d1 {
 		b = s.appendSession2(b)
 	}
-	b, all = s.appendReplies(b)
-	if !all {
-		return b, false
-	}
 	for {
 		if len(b)+largestControl > s.controlLimit() {
 			return b, false
 		}
-		s.mu.Lock()
-		st := s.control.pop()
-		if st != nil {
-			st.inControl = false
-			if st.forgotten {
-				s.stale--
-			}
-		}
-		s.mu.Unlock()
+		st := s.popControl()
 		if st == nil {
-			return s.appendClose(b), true
+			break
 		}
 		b = s.appendOwed(b, st)
 	}
+	// Behind the rest: what a stream ended with must not be overtaken by the
+	// answer to data that came too late for it.
+	if b, all = s.appendReplies(b); !all {
+		return b, false
+	}
+	return s.appendClose(b), true
 }
 
 // owedResult is what is to be done after paying, without the stream's lock.
@@ -102,6 +96,71 @@ func (s *Session) payStream(b []byte, st *Stream) ([]byte, owedResult) {
 	// It may have been looked at before it had a number or was answered.
 	first := owed&(oweOpen|oweOpened) != 0
 	return b, owedResult{over: over, ready: first && st.bits.Load()&bitReadable != 0}
+}
+
+// flushWaiting writes leftovers while the carrier has no room even for control
+// frames. They must not wait for it: in dialect 1 the peer may not read before
+// they are written, and the other way round.
+func (s *Session) flushWaiting() {
+	if !s.flushDue.Swap(false) {
+		return
+	}
+	s.mu.Lock()
+	last := s.control.tail
+	s.mu.Unlock()
+	for st := (*Stream)(nil); last != nil && st != last; {
+		if st = s.popControl(); st == nil {
+			return
+		}
+		over, broken := s.flushStream(st)
+		switch {
+		case broken != nil:
+			s.endStream(st, broken, true)
+		case over:
+			s.completed(st)
+		}
+	}
+}
+
+func (s *Session) flushStream(st *Stream) (over bool, broken *Error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if broken = s.flushLocked(st); broken == nil {
+		over = s.settleLocked(st)
+	}
+	if st.owed != 0 {
+		s.requeueControl(st)
+	}
+	return over, broken
+}
+
+// popControl takes the next stream that owes something.
+func (s *Session) popControl() *Stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.control.pop()
+	if st == nil {
+		return nil
+	}
+	st.inControl = false
+	if st.forgotten {
+		s.stale--
+	}
+	return st
+}
+
+// requeueControl puts back a stream whose frames could not go out.
+func (s *Session) requeueControl(st *Stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st.inControl || s.ended {
+		return
+	}
+	st.inControl = true
+	s.control.push(st)
+	if st.forgotten {
+		s.stale++
+	}
 }
 
 // number gives an entry's stream its number, in the order in which the Opens go

@@ -25,7 +25,7 @@ func (s *Session) appendStream1(b []byte, st *Stream, owed uint8) []byte {
 		}
 		b = m.AppendFrame(b, s.frameWord())
 	}
-	if owed&oweOpened != 0 {
+	if owed&oweOpened != 0 && !st.gone {
 		b = framecodec.ConnectionOpened{Conn: st.num}.AppendFrame(b, s.frameWord())
 	}
 	if owed&oweReset != 0 && st.num != 0 {

@@ -167,8 +167,10 @@ func (s *Session) register(st *Stream) Code {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.ended || s.closing != nil:
-		return framecodec.CodeTunnelClosed
+	case s.ended:
+		return s.err.Code
+	case s.closing != nil:
+		return s.closing.Code
 	case s.draining:
 		return framecodec.CodeDraining
 	case s.table.n >= s.cfg.MaxStreams, s.stale >= max(s.cfg.MaxStreams, staleLeast):

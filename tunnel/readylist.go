@@ -49,14 +49,6 @@ func (l *controlList) push(st *Stream) {
 	l.tail = st
 }
 
-func (l *controlList) pushFront(st *Stream) {
-	st.controlNext = l.head
-	l.head = st
-	if l.tail == nil {
-		l.tail = st
-	}
-}
-
 func (l *controlList) pop() *Stream {
 	st := l.head
 	if st == nil {

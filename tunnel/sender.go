@@ -51,6 +51,7 @@ func (s *Session) runSender() *Error {
 	for {
 		room := s.carrierRoom()
 		if room == roomNone {
+			s.flushWaiting()
 			if !s.sleepForRoom() {
 				return nil
 			}
@@ -396,7 +397,7 @@ func (s *Session) sleepForRoom() bool {
 		s.mu.Unlock()
 		return false
 	}
-	if !full && s.controlWaitsLocked() { // they came since they were looked for
+	if !full && s.controlWaitsLocked() || s.flushDue.Load() { // came since it was looked for
 		s.mu.Unlock()
 		return true
 	}

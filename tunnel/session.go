@@ -152,6 +152,7 @@ type Session struct {
 	windowBlocked       atomic.Uint64
 	stray               atomic.Uint64
 	starved             atomic.Int32 // streams that wait for credit
+	flushDue            atomic.Bool  // a stream in the control list may write leftovers
 	rttNanos            atomic.Int64 // smoothed
 	minRTTNanos         atomic.Int64
 	lastTraffic         uint64        // tick's own
@@ -331,6 +332,7 @@ func (s *Session) Close(code Code, text string) {
 		return
 	}
 	s.closing = err
+	s.refuseOpensLocked(err)
 	s.mu.Unlock()
 	for _, st := range s.everyStream() {
 		s.endStream(st, err, false)

@@ -148,6 +148,7 @@ func (st *Stream) join(ep Endpoint, address string) (answered bool, _ *Error) {
 		answered = true
 	}
 	if st.owed != 0 || st.queue.n > 0 || st.finSeen {
+		st.s.flushDue.Store(true)
 		st.s.queueControl(st)
 	}
 	if st.bits.Load()&bitReadable != 0 {
@@ -198,6 +199,7 @@ func (st *Stream) Writable() {
 	if st.bits.Load()&bitWantRoom == 0 {
 		return // nothing waits
 	}
+	st.s.flushDue.Store(true)
 	st.s.queueControl(st)
 }
 
