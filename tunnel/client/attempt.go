@@ -142,8 +142,7 @@ func Dial(ctx context.Context, cfg Config) (*Tunnel, error) {
 
 // asError makes sure that an end has a code.
 func asError(err error) *tunnel.Error {
-	var e *tunnel.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*tunnel.Error](err); ok {
 		return e
 	}
 	return &tunnel.Error{Code: tunnel.CodeOf(err), Text: err.Error(), Err: err}

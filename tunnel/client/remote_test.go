@@ -12,6 +12,7 @@ import (
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/internal/testkit"
+	"github.com/culvertgate/culvert/internal/testkit/gatewaykit"
 	"github.com/culvertgate/culvert/tunnel"
 )
 
@@ -24,9 +25,9 @@ func newTestRemote(t *testing.T, cfg Config) *Remote {
 
 func TestLazyRemoteConnectsOnceForAll(t *testing.T) {
 	t.Parallel()
-	g := newTestGateway(t)
-	r := newTestRemote(t, g.config())
-	if r.Current() != nil || g.seen("POST ") != 0 {
+	g := gatewaykit.New(t)
+	r := newTestRemote(t, configFor(g))
+	if r.Current() != nil || g.Seen("POST ") != 0 {
 		t.Fatal("a lazy remote has connected")
 	}
 	var wg sync.WaitGroup
@@ -41,7 +42,7 @@ func TestLazyRemoteConnectsOnceForAll(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := g.seen("POST "); n != 1 {
+	if n := g.Seen("POST "); n != 1 {
 		t.Errorf("%d tunnels were made, want 1", n)
 	}
 	if conn, err := r.DialContext(withTimeout(t), "tcp", "echo.example:7"); err != nil {
@@ -65,13 +66,13 @@ func up(r *Remote) func() error {
 
 func TestEagerRemoteComesBack(t *testing.T) {
 	t.Parallel()
-	g := newTestGateway(t)
-	cfg := g.config()
+	g := gatewaykit.New(t)
+	cfg := configFor(g)
 	cfg.Connect = Eager
 	r := newTestRemote(t, cfg)
 	testkit.Eventually(t, patience, up(r))
 	first := r.Current()
-	g.all()[0].session.Close(framecodec.CodeClosedByAdmin, "")
+	g.Sessions()[0].Tunnel().Close(framecodec.CodeClosedByAdmin, "")
 	<-first.Done()
 	testkit.Eventually(t, patience, func() error {
 		if now := r.Current(); now == nil || now == first {
@@ -85,12 +86,12 @@ func TestEagerRemoteComesBack(t *testing.T) {
 // next tunnel, and that all get the same one.
 func TestOpensWaitForTheReconnect(t *testing.T) {
 	t.Parallel()
-	g := newTestGateway(t)
-	r := newTestRemote(t, g.config())
+	g := gatewaykit.New(t)
+	r := newTestRemote(t, configFor(g))
 	if _, err := r.Tunnel(withTimeout(t)); err != nil {
 		t.Fatal(err)
 	}
-	g.answer(func(w http.ResponseWriter, r *http.Request) bool {
+	g.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodDelete {
 			return false
 		}
@@ -98,7 +99,7 @@ func TestOpensWaitForTheReconnect(t *testing.T) {
 		return true
 	})
 	lost := r.Current()
-	g.all()[0].session.Close(framecodec.CodeClosedByAdmin, "")
+	g.Sessions()[0].Tunnel().Close(framecodec.CodeClosedByAdmin, "")
 	<-lost.Done()
 	var wg sync.WaitGroup
 	for range 5 {
@@ -112,14 +113,14 @@ func TestOpensWaitForTheReconnect(t *testing.T) {
 		})
 	}
 	testkit.Eventually(t, patience, func() error {
-		if n := g.seen("OPTIONS "); n < 2 {
+		if n := g.Seen("OPTIONS "); n < 2 {
 			return fmt.Errorf("%d attempts", n)
 		}
 		return nil
 	})
-	g.answer(nil)
+	g.Intercept(nil)
 	wg.Wait()
-	if n := g.seen("POST "); n != 2 {
+	if n := g.Seen("POST "); n != 2 {
 		t.Errorf("%d tunnels were made, want 2", n)
 	}
 }
@@ -128,16 +129,16 @@ func TestOpensWaitForTheReconnect(t *testing.T) {
 // that refuses the credentials, is told at once.
 func TestFirstFailureIsTold(t *testing.T) {
 	t.Parallel()
-	g := newTestGateway(t)
-	cfg := g.config()
+	g := gatewaykit.New(t)
+	cfg := configFor(g)
 	cfg.Header = bearer("") // no identity
 	began := time.Now()
 	_, err := newTestRemote(t, cfg).Open(withTimeout(t), "echo")
 	if tunnel.CodeOf(err) != framecodec.CodeUnauthenticated || time.Since(began) > patience/2 {
 		t.Errorf("after %s: %v, want unauthenticated", time.Since(began), err)
 	}
-	g.server.Close()
-	if _, err := newTestRemote(t, g.config()).Open(withTimeout(t), "echo"); tunnel.CodeOf(err) != framecodec.CodeRefused {
+	g.Server.Close()
+	if _, err := newTestRemote(t, configFor(g)).Open(withTimeout(t), "echo"); tunnel.CodeOf(err) != framecodec.CodeRefused {
 		t.Errorf("nobody there: %v, want refused", err)
 	}
 }
@@ -146,13 +147,13 @@ func TestFirstFailureIsTold(t *testing.T) {
 // and says which step it was waiting for.
 func TestWaitEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	g := newTestGateway(t)
-	g.answer(func(_ http.ResponseWriter, r *http.Request) bool {
+	g := gatewaykit.New(t)
+	g.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
 		return true
 	})
-	r := newTestRemote(t, g.config())
+	r := newTestRemote(t, configFor(g))
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	conn, ep := tunnel.NewConn(tunnel.Addr{}, tunnel.Addr{})
@@ -170,14 +171,14 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 // while somebody waits.
 func TestRetryAfterIsKept(t *testing.T) {
 	t.Parallel()
-	g := newTestGateway(t)
-	r := newTestRemote(t, g.config())
+	g := gatewaykit.New(t)
+	r := newTestRemote(t, configFor(g))
 	if _, err := r.Tunnel(withTimeout(t)); err != nil {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
 	var at []time.Time
-	g.answer(func(w http.ResponseWriter, r *http.Request) bool {
+	g.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodOptions {
 			return false
 		}
@@ -191,7 +192,7 @@ func TestRetryAfterIsKept(t *testing.T) {
 		return true
 	})
 	lost := r.Current()
-	g.all()[0].session.Close(framecodec.CodeClosedByAdmin, "")
+	g.Sessions()[0].Tunnel().Close(framecodec.CodeClosedByAdmin, "")
 	<-lost.Done()
 	conn, err := r.Open(withTimeout(t), "echo")
 	if err != nil {
@@ -209,14 +210,14 @@ func TestRetryAfterIsKept(t *testing.T) {
 // lets its stream finish.
 func TestGoAwayOfARemote(t *testing.T) {
 	t.Parallel()
-	g := newTestGateway(t)
-	r := newTestRemote(t, g.config())
+	g := gatewaykit.New(t)
+	r := newTestRemote(t, configFor(g))
 	old, err := r.Open(withTimeout(t), "echo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	first := r.Current()
-	g.all()[0].session.GoAway(framecodec.CodeDraining, time.Minute)
+	g.Sessions()[0].Tunnel().GoAway(framecodec.CodeDraining, time.Minute)
 	<-first.Session().Away()
 	conn, err := r.Open(withTimeout(t), "echo")
 	if err != nil {
@@ -237,8 +238,8 @@ func TestGoAwayOfARemote(t *testing.T) {
 
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	g := newTestGateway(t)
-	r := newTestRemote(t, g.config())
+	g := gatewaykit.New(t)
+	r := newTestRemote(t, configFor(g))
 	conn, err := r.Open(withTimeout(t), "echo")
 	if err != nil {
 		t.Fatal(err)
@@ -260,24 +261,24 @@ func TestDrain(t *testing.T) {
 	if _, err := r.Open(withTimeout(t), "echo"); tunnel.CodeOf(err) != framecodec.CodeTunnelClosed {
 		t.Errorf("Open after Close: %v", err)
 	}
-	if len(g.all()) != 0 {
-		t.Errorf("%d sessions are left at the gateway", len(g.all()))
+	if len(g.Sessions()) != 0 {
+		t.Errorf("%d sessions are left at the gateway", len(g.Sessions()))
 	}
 }
 
 // TestCloseDuringConnect holds that Close ends an attempt and everybody's wait.
 func TestCloseDuringConnect(t *testing.T) {
 	t.Parallel()
-	g := newTestGateway(t)
+	g := gatewaykit.New(t)
 	asked := make(chan struct{})
 	var once sync.Once
-	g.answer(func(_ http.ResponseWriter, r *http.Request) bool {
+	g.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		_, _ = io.Copy(io.Discard, r.Body)
 		once.Do(func() { close(asked) })
 		<-r.Context().Done()
 		return true
 	})
-	r := NewRemote(g.config())
+	r := NewRemote(configFor(g))
 	result := make(chan error, 1)
 	go func() {
 		_, err := r.Open(context.Background(), "echo")
@@ -293,10 +294,10 @@ func TestCloseDuringConnect(t *testing.T) {
 // TestCredentialsAreReadForEachAttempt: a token file may change.
 func TestCredentialsAreReadForEachAttempt(t *testing.T) {
 	t.Parallel()
-	g := newTestGateway(t)
+	g := gatewaykit.New(t)
 	var mu sync.Mutex
 	token := ""
-	cfg := g.config()
+	cfg := configFor(g)
 	cfg.Header = func(ctx context.Context) (http.Header, error) {
 		mu.Lock()
 		defer mu.Unlock()

@@ -113,19 +113,18 @@ func signalHint(err error) string {
 		return "`caddy webrtc-tunnel targets` lists the targets of this gateway"
 	case framecodec.CodeTooManyTunnels, framecodec.CodeOverloaded, framecodec.CodeOutOfMemoryBudget, framecodec.CodeDraining:
 		return "try again later"
+	default:
+		return ""
 	}
-	return ""
 }
 
 // temporary reports whether the same attempt may succeed later without anybody
 // changing a configuration or a credential.
 func temporary(err error) bool {
-	var cert *tls.CertificateVerificationError
-	if errors.As(err, &cert) {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return false
 	}
-	var answer *signal.ResponseError
-	if errors.As(err, &answer) {
+	if answer, ok := errors.AsType[*signal.ResponseError](err); ok {
 		return answer.Retryable() && answer.Status != http.StatusUnauthorized
 	}
 	return tunnel.CodeOf(err).Retryable()
@@ -133,8 +132,7 @@ func temporary(err error) bool {
 
 // retryAfter returns how long the gateway asked to wait, 0 if it did not.
 func retryAfter(err error) time.Duration {
-	var answer *signal.ResponseError
-	if errors.As(err, &answer) {
+	if answer, ok := errors.AsType[*signal.ResponseError](err); ok {
 		return answer.RetryAfter
 	}
 	return 0

@@ -77,11 +77,11 @@ func (t *Tunnel) connect(ctx context.Context, a *attempt) error {
 		return err
 	}
 	if err := t.exchange(ctx, a, offer); err != nil {
-		t.release(asError(err))
+		t.release(asError(err)) //nolint:contextcheck // what is released must be, whether ctx is over or not
 		return err
 	}
 	t.since = time.Now()
-	go t.end()
+	go t.end() //nolint:contextcheck // lives as long as the tunnel, not as the attempt
 	return nil
 }
 
@@ -100,7 +100,7 @@ func (t *Tunnel) exchange(ctx context.Context, a *attempt, offer string) error {
 		return err
 	}
 	a.enter(StepICE, "")
-	signalling, stop := context.WithCancel(context.Background()) // as long as the tunnel, not as the attempt
+	signalling, stop := context.WithCancel(context.WithoutCancel(ctx)) // as long as the tunnel, not as the attempt
 	t.stop = stop
 	t.signals.Go(func() { t.signal(signalling) })
 	if err := t.peer.Accept(t.remote.Answer); err != nil {

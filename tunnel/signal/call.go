@@ -132,8 +132,7 @@ func readAnswer(ctx context.Context, body io.Reader, limit int64) (string, error
 // transportError names what kept a request from being answered. The *url.Error
 // around it is dropped: its text holds the session's URL.
 func transportError(ctx context.Context, err error) error {
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
 	code := framecodec.CodeUnreachable

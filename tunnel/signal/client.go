@@ -93,8 +93,7 @@ func (c *Client) URL() string {
 // callers who are authorised). A gateway that does not answer OPTIONS has none.
 func (c *Client) ICEServers(ctx context.Context) ([]rtc.ICEServer, error) {
 	res, err := c.do(ctx, call{method: http.MethodOptions, url: c.url})
-	var status *ResponseError
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*ResponseError](err); ok {
 		switch status.Status {
 		case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 			return nil, nil

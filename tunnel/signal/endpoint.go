@@ -150,8 +150,9 @@ func (e *Endpoint) dispatch(w http.ResponseWriter, r *http.Request, c Caller, rt
 		return empty(w, http.StatusOK, res)
 	case KindRenew:
 		return e.renew(ctx, w, c, rt.secret, res)
+	default: // serve has answered the other kinds
+		return &tunnel.Error{Code: framecodec.CodeNotFound, Text: "there is nothing at this path"}
 	}
-	return &tunnel.Error{Code: framecodec.CodeNotFound, Text: "there is nothing at this path"}
 }
 
 // known reports whether the caller has an identity, or needs none.
@@ -174,14 +175,14 @@ func (e *Endpoint) secure(c Caller) bool { return c.Secure || c.Loopback || e.al
 func (e *Endpoint) options(w http.ResponseWriter, r *http.Request, c Caller, rt route, res *Result) error {
 	h := w.Header()
 	h.Set("Allow", rt.resource.allow())
-	switch rt.resource {
-	case resourceEndpoint:
+	if rt.resource == resourceSession {
+		h.Set("Accept-Patch", mediaFragment)
+	}
+	if rt.resource == resourceEndpoint {
 		h.Set("Accept-Post", mediaSDP)
 		if res.Kind != KindPreflight && c.known() && e.secure(c) {
 			addICEServers(h, e.backend.ICEServers(r.Context(), c))
 		}
-	case resourceSession:
-		h.Set("Accept-Patch", mediaFragment)
 	}
 	return empty(w, http.StatusNoContent, res)
 }
@@ -270,8 +271,7 @@ func (e *Endpoint) restart(w http.ResponseWriter, r *http.Request, c Caller, sec
 // asBadOffer makes a syntax error a bad_offer, unless it has a code already. The
 // error's own text is not told: it may repeat the fragment's password.
 func asBadOffer(err error) error {
-	var e *tunnel.Error
-	if errors.As(err, &e) {
+	if _, ok := errors.AsType[*tunnel.Error](err); ok {
 		return err
 	}
 	return &tunnel.Error{Code: framecodec.CodeBadOffer, Text: "the fragment is malformed", Err: err}
@@ -322,7 +322,7 @@ func setExpires(h http.Header, at time.Time) {
 
 // formatTiming writes Server-Timing (W3C): durations in milliseconds.
 func formatTiming(entries []Timing) string {
-	var parts []string
+	parts := make([]string, 0, len(entries))
 	for _, t := range entries {
 		ms := float64(t.Duration) / float64(time.Millisecond)
 		parts = append(parts, t.Name+";dur="+strconv.FormatFloat(ms, 'f', 1, 64))

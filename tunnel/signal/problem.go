@@ -63,15 +63,9 @@ func WithRetryAfter(d time.Duration, err error) error {
 // NewProblem describes err for a client. Of an error that is no *tunnel.Error
 // nothing is told but that it is internal.
 func NewProblem(err error) Problem {
-	code, detail := framecodec.CodeInternal, ""
-	var e *tunnel.Error
-	if errors.As(err, &e) {
-		code = e.Code
-		if code != framecodec.CodeInternal {
-			detail = framecodec.SafeText([]byte(e.Text))
-		}
-	} else {
-		code = tunnel.CodeOf(err) // a context's end
+	code, detail := tunnel.CodeOf(err), ""
+	if e, ok := errors.AsType[*tunnel.Error](err); ok && code != framecodec.CodeInternal {
+		detail = framecodec.SafeText([]byte(e.Text))
 	}
 	status := statusOf(err, code)
 	return Problem{
