@@ -200,7 +200,7 @@ func named(name string) tunnel.Target { return tunnel.Target{Kind: tunnel.KindNa
 // dial opens a stream as a client does.
 func (o *office) dial(t tunnel.Target) (*tunnel.Conn, error) {
 	conn, ep := tunnel.NewConn(tunnel.Addr{}, tunnel.Addr{})
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(o.t.Context(), 30*time.Second)
 	defer cancel()
 	_, err := o.client.Open(ctx, t, ep)
 	return conn, err

@@ -145,31 +145,39 @@ func TestRawBothWays(t *testing.T) {
 // Bytes towards the page wait until it has spoken, be it an empty message, or
 // for 250 ms.
 func TestRawHoldsBytes(t *testing.T) {
-	for name, speaks := range map[string]bool{"page speaks": true, "page is silent": false} {
-		t.Run(name, func(t *testing.T) {
-			r := openRaw(t)
-			start := time.Now()
-			page := r.start("echo")
-			if _, err := r.target.Write([]byte("RFB")); err != nil {
-				t.Fatal(err)
-			}
-			eventually(t, "the target is connected", func() bool {
-				raws := r.exit.Raws()
-				return len(raws) == 1 && raws[0].Info().Opened
-			})
-			if speaks {
-				if err := page.WriteMessage(nil); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if got := page.read(t, 3); string(got) != "RFB" {
-				t.Errorf("got %q", got)
-			}
-			if held := time.Since(start) >= rawHold; held == speaks {
-				t.Errorf("the bytes came after %v", time.Since(start))
-			}
-		})
+	if held := rawHeldFor(t, false); held < rawHold {
+		t.Errorf("a silent page got bytes after %v", held)
 	}
+	held := rawHold
+	for try := 0; try < 5 && held >= rawHold; try++ { // a busy machine may be slow once
+		held = rawHeldFor(t, true)
+	}
+	if held >= rawHold {
+		t.Errorf("a page that has spoken got bytes after %v", held)
+	}
+}
+
+func rawHeldFor(t *testing.T, speaks bool) time.Duration {
+	t.Helper()
+	r := openRaw(t)
+	start := time.Now()
+	page := r.start("echo")
+	if _, err := r.target.Write([]byte("RFB")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the target is connected", func() bool {
+		raws := r.exit.Raws()
+		return len(raws) == 1 && raws[0].Info().Opened
+	})
+	if speaks {
+		if err := page.WriteMessage(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := page.read(t, 3); string(got) != "RFB" {
+		t.Errorf("got %q", got)
+	}
+	return time.Since(start)
 }
 
 // The end of the target closes the channel when the page has everything.

@@ -52,19 +52,19 @@ type Decision struct {
 }
 
 // Err returns nil if allowed, else an error fit for the client: a code and a
-// text without addresses. errors.As finds the *Denial inside.
+// text without addresses. errors.As finds the *DenialError inside.
 func (d Decision) Err() error {
 	if d.Allowed {
 		return nil
 	}
-	return &tunnel.Error{Code: d.Code, Text: ClientText(d.Code), Err: &Denial{d}}
+	return &tunnel.Error{Code: d.Code, Text: ClientText(d.Code), Err: &DenialError{d}}
 }
 
-// Denial is a refusal by policy as an error for logs.
-type Denial struct{ Decision Decision }
+// DenialError is a refusal by policy as an error for logs.
+type DenialError struct{ Decision Decision }
 
 // Error tells rule and reason; it is not for the client.
-func (d *Denial) Error() string {
+func (d *DenialError) Error() string {
 	return fmt.Sprintf("%s: %s", d.Decision.Rule, d.Decision.Reason)
 }
 

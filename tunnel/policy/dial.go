@@ -41,7 +41,7 @@ type Dialer struct {
 // is the time for all of it: look-up, waiting and every address, each of which
 // has a fair share of what is left, so that a dead one does not use it up. The
 // error is a *tunnel.Error that is fit for the client: not_allowed (with a
-// *Denial for the log inside), unknown_target, resolve_failed, timeout, refused,
+// *DenialError for the log inside), unknown_target, resolve_failed, timeout, refused,
 // unreachable, overloaded or cancelled.
 func (d *Dialer) Dial(ctx context.Context, p *Policy, s Subject, t tunnel.Target) (net.Conn, Address, error) {
 	steps, decision := p.plan(s, t)

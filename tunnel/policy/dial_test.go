@@ -99,7 +99,7 @@ func TestDialCodes(t *testing.T) {
 	p := office(t)
 	r := &recorder{dead: []string{"10.0.0.100:22"}, closed: []string{"10.0.0.101:22"}}
 	d := Dialer{Resolver: officeZone, Connect: r.connect}
-	canceled, cancel := context.WithCancel(context.Background())
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	tests := []struct {
 		ctx    context.Context
@@ -132,7 +132,7 @@ func TestDialCodes(t *testing.T) {
 		if err != nil && (!errors.As(err, &known) || known.Text != ClientText(tt.want)) {
 			t.Errorf("%v: the client reads %v", tt.target, err)
 		}
-		var denial *Denial
+		var denial *DenialError
 		if errors.As(err, &denial) != (tt.want == framecodec.CodeNotAllowed || tt.want == framecodec.CodeUnknownTarget) {
 			t.Errorf("%v: denial %v", tt.target, denial)
 		}

@@ -3,7 +3,6 @@ package policy
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"net"
 	"os"
 	"syscall"
@@ -12,7 +11,8 @@ import (
 	"github.com/culvertgate/culvert/tunnel"
 )
 
-// dialError gives a failed attempt its code. Errors that have one already
+// dialError gives a failed attempt its code: unreachable where nothing better is
+// known (no route, filtered, a unix socket that nobody made). Errors that have one already
 // (refusals at connect, a full line) keep it.
 func dialError(ctx context.Context, err error) error {
 	var known *tunnel.Error
@@ -30,8 +30,6 @@ func dialError(ctx context.Context, err error) error {
 		code = framecodec.CodeRefused
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS):
 		code = framecodec.CodeOverloaded
-	case errors.Is(err, fs.ErrNotExist): // a unix socket that nobody made
-		code = framecodec.CodeUnreachable
 	}
 	return codeError(code, err)
 }

@@ -63,7 +63,7 @@ func (p *Policy) Explain(ctx context.Context, s Subject, t tunnel.Target, r Reso
 
 // outcome turns what addresses returned into a decision.
 func (p *Policy) outcome(err error, seen []Considered, usable int, plan Decision) Decision {
-	var denial *Denial
+	var denial *DenialError
 	switch {
 	case errors.As(err, &denial):
 		return denial.Decision

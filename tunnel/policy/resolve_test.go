@@ -160,7 +160,7 @@ func TestSystemResolver(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(list, netip.Addr.IsLoopback) {
 		t.Errorf("localhost: %v, %v", list, err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := lookup(ctx, p.resolver, "a.example"); tunnel.CodeOf(err) != framecodec.CodeCancelled {
 		t.Errorf("cancelled: %v", err)
