@@ -17,7 +17,8 @@ import (
 // end: peers that did nothing else before are given one connection in eight of
 // the wanted number as a start, used, and then the rest. These carry a byte each
 // way (unused) and later 64 KiB each way (used), and are left alone. The method
-// is the same for all; no peer is asked to collect or give back anything.
+// is the same for all; no peer is asked to collect or give back anything before
+// the last number is taken.
 func (b *bench) memory(ctx context.Context, r *round) error {
 	l, err := startLoad(b.network, b.dir)
 	if err != nil {
@@ -32,7 +33,7 @@ func (b *bench) memory(ctx context.Context, r *round) error {
 			return fmt.Errorf("%s, %s: %w", name, idleName, err)
 		}
 	}
-	progress("  %s", r.line(idleName))
+	progress("  %s", r.line("idle"))
 	return nil
 }
 
@@ -63,11 +64,33 @@ func (b *bench) idle(ctx context.Context, l *load, r *round, name string) error 
 	r.Samples[name]["idle RSS, exit, unused"] = each(unused.exit, start.exit)
 	r.Samples[name]["idle RSS, entry, used"] = each(used.entry, start.entry)
 	r.Samples[name]["idle RSS, exit, used"] = each(used.exit, start.exit)
-	_, err = l.call(ctx, request{Op: "release"})
-	return err
+	return b.live(ctx, l, p, r)
 }
 
-// resident is the memory of both ends in bytes.
+// live adds what our own ends say of themselves: heap and stacks after a
+// collection, with the used idle connections and without.
+func (b *bench) live(ctx context.Context, l *load, p *peer, r *round) error {
+	if p.profile == nil {
+		return nil
+	}
+	with, err := p.profile(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := b.after(ctx, l, p, request{Op: "release"}); err != nil {
+		return err
+	}
+	without, err := p.profile(ctx)
+	if err != nil {
+		return err
+	}
+	count := float64(b.o.Idle + b.o.Idle/8)
+	r.Samples[p.Name]["idle heap+stack, entry"] = float64(with.entry-without.entry) / count
+	r.Samples[p.Name]["idle heap+stack, exit"] = float64(with.exit-without.exit) / count
+	return nil
+}
+
+// resident is memory of both ends in bytes.
 type resident struct{ entry, exit int64 }
 
 // after returns the memory when the exercises are done and things have settled.
@@ -82,7 +105,7 @@ func (b *bench) after(ctx context.Context, l *load, p *peer, exercises ...reques
 
 const (
 	calm     = time.Second      // so long must both stay the same
-	calmTime = 10 * time.Second // so long is waited for it
+	calmTime = 5 * time.Second // so long is waited for it
 )
 
 // settled returns the resident memory of both ends when it has stopped moving.

@@ -39,6 +39,8 @@ var metrics = []metric{
 	{Name: "idle RSS, exit, unused", Unit: "B", AtMost: 0.1},
 	{Name: "idle RSS, entry, used", Unit: "B", AtMost: 0.1},
 	{Name: "idle RSS, exit, used", Unit: "B", AtMost: 0.1},
+	{Name: "idle heap+stack, entry", Unit: "B"},
+	{Name: "idle heap+stack, exit", Unit: "B"},
 }
 
 func metricOf(name string) metric {

@@ -24,15 +24,14 @@ type peer struct {
 	Name        string
 	Entry       string // address to connect to
 	entry, exit end
-	close       []func()
+	// profile returns the live heap and stacks of both ends; nil where the peer
+	// can't say.
+	profile func(context.Context) (resident, error)
 }
 
 func (p *peer) pids() []int { return []int{p.entry.PID, p.exit.PID} }
 
 func (p *peer) stop() {
-	for _, f := range p.close {
-		f()
-	}
 	p.entry.stop()
 	p.exit.stop()
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/culvertgate/culvert/internal/testkit"
 )
 
-// The two configurations are what an operator would write, and nothing is tuned
-// in them. Both ends use the namespace's own address, as the wheel has to.
+// The two configurations are what an operator would write; nothing is tuned in
+// them but the number of idle connections that one tunnel may hold. Both ends use the namespace's own address, as the wheel has to.
 const gatewayCaddyfile = `{
 	webrtc_tunnel {
 		listen udp/%[1]s:0
@@ -24,6 +24,9 @@ http://127.0.0.1:%[2]d {
 	webrtc_tunnel /tunnel* {
 		allow_anonymous
 		target bench tcp/%[3]s
+		limits {
+			streams_per_tunnel 10000
+		}
 	}
 }
 `
@@ -63,6 +66,14 @@ func openCulvert(_ context.Context, at place) (*peer, error) {
 		Entry: fmt.Sprintf("127.0.0.1:%d", ports[1]),
 		entry: end{PID: client.PID(), stop: func() { stopCaddy(client) }, log: client.Log},
 		exit:  end{PID: gateway.PID(), stop: func() { stopCaddy(gateway) }, log: gateway.Log},
+		profile: func(ctx context.Context) (resident, error) {
+			near, err := client.Profile(ctx)
+			if err != nil {
+				return resident{}, err
+			}
+			far, err := gateway.Profile(ctx)
+			return resident{near.HeapAlloc + near.StackInuse, far.HeapAlloc + far.StackInuse}, err
+		},
 	}, nil
 }
 
