@@ -110,14 +110,12 @@ func families(socket *udp.Socket, hosts []netip.AddrPort) []net.Addr {
 		return []net.Addr{net.UDPAddrFromAddrPort(bound)}
 	}
 	v4 := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), bound.Port())
-	v6 := netip.AddrPortFrom(netip.IPv6Loopback(), bound.Port())
 	if i := slices.IndexFunc(hosts, func(a netip.AddrPort) bool { return a.Addr().Is4() }); i >= 0 {
 		v4 = hosts[i]
 	}
 	found := []net.Addr{net.UDPAddrFromAddrPort(v4)}
 	if i := slices.IndexFunc(hosts, func(a netip.AddrPort) bool { return a.Addr().Is6() }); i >= 0 && bound.Addr().Is6() {
-		v6 = hosts[i]
-		found = append(found, net.UDPAddrFromAddrPort(v6))
+		found = append(found, net.UDPAddrFromAddrPort(hosts[i]))
 	}
 	return found
 }

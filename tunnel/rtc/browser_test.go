@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/culvertgate/culvert/framecodec"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/culvertgate/culvert/framecodec"
 )
 
 // TestPlainPeer: a peer connection of pion's defaults, which like a browser

@@ -6,16 +6,21 @@ import (
 	"sync"
 	"time"
 
-	"github.com/culvertgate/culvert/framecodec"
-	"github.com/culvertgate/culvert/tunnel"
 	"github.com/pion/datachannel"
 	"github.com/pion/sctp"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
 )
 
 // lingerTime bounds how long a closed channel waits for the peer to acknowledge
 // what was written before.
 const lingerTime = 5 * time.Second
+
+// ackSize is the length of DATA_CHANNEL_ACK: one byte (RFC 8832 section 5.2),
+// and four as pion sends it.
+const ackSize = 4
 
 // Channel is an open data channel. It is a tunnel.Carrier: one goroutine calls
 // Wait and ReadMessage, any may call the rest. Messages that are written are
@@ -31,7 +36,7 @@ type Channel struct {
 	max     int
 
 	// tiny is what Wait reads with, see there; the reader's goroutine only.
-	tiny    [1]byte
+	tiny    [ackSize]byte
 	pending int // a message of that many bytes is in tiny; -1: none
 
 	mu      sync.Mutex
@@ -78,10 +83,10 @@ func (c *Channel) Peer() *Peer { return c.peer }
 // MaxMessage returns the largest message that WriteMessage takes, in bytes.
 func (c *Channel) MaxMessage() int { return c.max }
 
-// Wait implements tunnel.Carrier. It reads with one byte of room: a message that
-// is longer stays where it is (pion reports a short buffer), and the message
-// that acknowledges the channel's opening, which is one byte and not ours, is
-// consumed on the way. A message of one byte or none is kept for ReadMessage.
+// Wait implements tunnel.Carrier. It reads with a few bytes of room: a message
+// that is longer stays where it is (pion reports a short buffer), and the
+// message that acknowledges the channel's opening, which is not ours, fits and
+// is consumed on the way. A message that short is kept for ReadMessage.
 func (c *Channel) Wait() error {
 	if err := c.ended(nil); err != nil {
 		return err

@@ -211,7 +211,7 @@ func TestChannelClose(t *testing.T) {
 func TestSmallBuffer(t *testing.T) {
 	checkLeaks(t)
 	p := connect(t, testGateway(t, Options{}), testDialer(DialerConfig{}))
-	for _, message := range []string{"0123456789", "0"} {
+	for _, message := range []string{"0123456789", "0", "0123", "01234"} {
 		write(t, p.clientChannel, message)
 		if err := p.serverChannel.Wait(); err != nil {
 			t.Fatal(err)

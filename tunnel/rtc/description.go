@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -128,7 +129,7 @@ func (d *description) readIdentity(s *sdp.SessionDescription, m *sdp.MediaDescri
 	if !midToken.MatchString(d.mid) {
 		return badOffer("the data-channel section has no valid a=mid")
 	}
-	if group, ok := s.Attribute("group"); ok && strings.HasPrefix(group, "BUNDLE") && !contains(strings.Fields(group)[1:], d.mid) {
+	if group, ok := s.Attribute("group"); ok && strings.HasPrefix(group, "BUNDLE") && !slices.Contains(strings.Fields(group)[1:], d.mid) {
 		return badOffer("a=group:BUNDLE does not name the data-channel section")
 	}
 	if err := checkCredentials(d.ufrag, d.pwd); err != nil {
@@ -279,15 +280,6 @@ func withCandidates(text string, hosts []string, complete bool) (string, error) 
 		return "", fmt.Errorf("writing our own description: %w", err)
 	}
 	return string(out), nil
-}
-
-func contains(list []string, s string) bool {
-	for _, v := range list {
-		if v == s {
-			return true
-		}
-	}
-	return false
 }
 
 // clip makes a word of a peer fit for an error text.

@@ -183,8 +183,8 @@ func TestFragment(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty": "", "not a fragment": "hello", "JSON": "{}", "nothing in it": "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n",
 		"ufrag without pwd": "a=ice-ufrag:EsAw\r\n", "short pwd": "a=ice-ufrag:EsAw\r\na=ice-pwd:short\r\n",
-		"too many": "m=application 9 x x\r\n" + candidates(MaxCandidates+1), "too long": strings.Repeat("a=x\r\n", MaxFragment),
-		"two sections": "m=a 9 x x\r\na=end-of-candidates\r\nm=b 9 x x\r\n", "mid": "a=mid:a b\r\na=end-of-candidates\r\n",
+		"too many": "m=application 9 x y\r\n" + candidates(MaxCandidates+1), "too long": strings.Repeat("a=x\r\n", MaxFragment),
+		"two sections": "m=a 9 x y\r\na=end-of-candidates\r\nm=b 9 x y\r\n", "mid": "a=mid:a b\r\na=end-of-candidates\r\n",
 	} {
 		var offerErr *OfferError
 		if _, err := ParseFragment(text); !errors.As(err, &offerErr) {

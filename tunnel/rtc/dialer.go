@@ -9,11 +9,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pion/webrtc/v4"
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/udp"
-	"github.com/pion/webrtc/v4"
-	"go.uber.org/zap"
 )
 
 // DefaultGatherWait is how long an offer waits for candidates of STUN and TURN

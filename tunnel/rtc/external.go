@@ -35,9 +35,9 @@ func parseExternal(text string) (*external, error) {
 	if a, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
 		e.addr = a.Unmap()
 	} else {
-		host, port := text, ""
-		if h, p, err := net.SplitHostPort(text); err == nil {
-			host, port = h, p
+		host := text
+		if h, port, err := net.SplitHostPort(text); err == nil {
+			host = h
 			n, err := strconv.ParseUint(port, 10, 16)
 			if err != nil || n == 0 {
 				return nil, fmt.Errorf("external_address %q: the port is a number from 1 to 65535", text)

@@ -7,11 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/udp"
-	"go.uber.org/goleak"
-	"go.uber.org/zap"
 )
 
 // checkLeaks fails the test if a goroutine or a peer outlives it. It is to be

@@ -11,8 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/culvertgate/culvert/tunnel/udp"
 	"go.uber.org/zap"
+
+	"github.com/culvertgate/culvert/tunnel/udp"
 )
 
 const (

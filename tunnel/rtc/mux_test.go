@@ -11,9 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel/udp"
-	"go.uber.org/zap"
 )
 
 func testMux(t *testing.T, limit int) *mux {
@@ -282,8 +283,8 @@ func TestSpoofedClientHello(t *testing.T) {
 	g := testGateway(t, Options{RemoteCandidates: true})
 	attacker := newOutside(t, g.socket)
 	e := newEnd()
-	p := &pair{clientEnd: newEnd(), serverEnd: e}
-	client, offer, err := testDialer(DialerConfig{}).Offer(t.Context(), []ChannelSpec{{}}, nil, p.clientEnd.handler())
+	clientEnd := newEnd()
+	client, offer, err := testDialer(DialerConfig{}).Offer(t.Context(), []ChannelSpec{{}}, nil, clientEnd.handler())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +304,7 @@ func TestSpoofedClientHello(t *testing.T) {
 	if err := client.Accept(answer); err != nil {
 		t.Fatal(err)
 	}
-	c, s := p.clientEnd.channel(t), e.channel(t)
+	c, s := clientEnd.channel(t), e.channel(t)
 	for range 10 {
 		attacker.send([]byte(clientHello))
 	}

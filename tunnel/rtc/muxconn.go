@@ -148,12 +148,11 @@ func (k packet) release() {
 func (c *muxConn) ReadFromAddrPort(p []byte) (int, netip.AddrPort, error) {
 	for {
 		if k, ok := c.dequeue(); ok {
-			n := 0
+			data := k.long
 			if k.slab != nil {
-				n = copy(p, k.slab[:k.n])
-			} else {
-				n = copy(p, k.long)
+				data = k.slab[:k.n]
 			}
+			n := copy(p, data)
 			k.release()
 			return n, k.from, nil
 		}

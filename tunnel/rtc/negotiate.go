@@ -5,9 +5,10 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/pion/webrtc/v4"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
-	"github.com/pion/webrtc/v4"
 )
 
 // answer has pion answer d and returns the text for the peer.

@@ -3,9 +3,10 @@ package rtc
 import (
 	"net"
 
-	"github.com/culvertgate/culvert/tunnel/udp"
 	"github.com/pion/transport/v5"
 	"github.com/pion/transport/v5/stdnet"
+
+	"github.com/culvertgate/culvert/tunnel/udp"
 )
 
 // network is what pion has of the system. It sees no interfaces (the local

@@ -9,10 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/culvertgate/culvert/tunnel/udp"
 	"github.com/pion/logging"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/culvertgate/culvert/tunnel/udp"
 )
 
 func TestFilter(t *testing.T) {
@@ -33,12 +34,12 @@ func TestFilter(t *testing.T) {
 			t.Errorf("%q: %v", c.words, err)
 			continue
 		}
-		for _, a := range strings.Fields(c.shown) {
+		for a := range strings.FieldsSeq(c.shown) {
 			if !f.shows(netip.MustParseAddr(a)) {
 				t.Errorf("%q does not show %s", c.words, a)
 			}
 		}
-		for _, a := range strings.Fields(c.refused) {
+		for a := range strings.FieldsSeq(c.refused) {
 			if f.shows(netip.MustParseAddr(a)) {
 				t.Errorf("%q shows %s", c.words, a)
 			}

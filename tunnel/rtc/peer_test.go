@@ -6,9 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/webrtc/v4"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
-	"github.com/pion/webrtc/v4"
 )
 
 // fast are timeouts of ICE that end a silent peer after 1.5 s or a little more.
@@ -17,7 +18,7 @@ var fast = Timeouts{Disconnected: 500 * time.Millisecond, Failed: time.Second, K
 func TestEcho(t *testing.T) {
 	checkLeaks(t)
 	p := connect(t, testGateway(t, Options{}), testDialer(DialerConfig{}))
-	for _, message := range []string{"hello", "", "x", string(make([]byte, MaxMessage))} {
+	for _, message := range []string{"hello", "", "x", "four", string(make([]byte, MaxMessage))} {
 		write(t, p.clientChannel, message)
 		if got := read(t, p.serverChannel); got != message {
 			t.Fatalf("the gateway read %d bytes, %d were sent", len(got), len(message))
@@ -187,7 +188,6 @@ func TestConnectTimeout(t *testing.T) {
 	}
 
 	// The client's own deadline: its gateway is not there.
-	e = newEnd()
 	c := newCable(t, g.socket.AddrPort())
 	c.cut.Store(true)
 	r := beginThrough(t, g, d, c.route)

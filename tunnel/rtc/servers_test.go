@@ -6,10 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/culvertgate/culvert/framecodec"
 	"github.com/pion/turn/v5"
 	"github.com/pion/webrtc/v4"
 	"go.uber.org/zap"
+
+	"github.com/culvertgate/culvert/framecodec"
 )
 
 // turnServer is a TURN server of ours on loopback, for the user u with the

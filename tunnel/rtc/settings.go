@@ -4,10 +4,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/culvertgate/culvert/tunnel/udp"
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/culvertgate/culvert/tunnel/udp"
 )
 
 // newAPI makes pion's API for peer connections over m: no codecs and no
