@@ -104,7 +104,7 @@ func (b *bench) after(ctx context.Context, l *load, p *peer, exercises ...reques
 }
 
 const (
-	calm     = time.Second      // so long must both stay the same
+	calm     = time.Second     // so long must both stay the same
 	calmTime = 5 * time.Second // so long is waited for it
 )
 

@@ -348,3 +348,72 @@ func TestResetIsNeverAnEnd(t *testing.T) {
 		s.ep.Close(framecodec.CodeTargetClosed)
 	}
 }
+
+// TestBroken: a failure is known without reading or writing, and what came
+// before it can still be read.
+func TestBroken(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		if !k.rst {
+			return
+		}
+		r := newReactor(t)
+		ours, theirs := k.pair(t)
+		s := newStream(adopt(t, r, ours, nil))
+		broken := s.ep.(tunnel.Breaker).Broken
+		if err := broken(); err != nil {
+			t.Fatalf("before anything: %v", err)
+		}
+		if _, err := theirs.Write([]byte("data")); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 4)
+		if k.epoll { // a portable one has to be read before it knows more
+			if err := await(s.readable); err != nil {
+				t.Fatal(err)
+			}
+		} else if _, err := io.ReadFull(s, b); err != nil {
+			t.Fatal(err)
+		}
+		if err := broken(); err != nil {
+			t.Fatalf("with data: %v", err)
+		}
+		reset(theirs)
+		eventually(t, "the failure", func() bool { return broken() != nil })
+		if err := broken(); !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("second time: %v", err)
+		}
+		if k.epoll {
+			if n, err := s.ep.TryRead(b); n != 4 || err != nil {
+				t.Fatalf("the data before the failure: %d, %v", n, err)
+			}
+		}
+		if _, err := s.ep.TryRead(b); !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("read behind it: %v", err)
+		}
+		s.ep.Close(framecodec.CodeTargetClosed)
+	})
+}
+
+// TestBrokenAfterTheEnd: the peer has ended its direction, and is then gone.
+func TestBrokenAfterTheEnd(t *testing.T) {
+	noLeaks(t)
+	r := newReactor(t)
+	ours, theirs := tcpPair(t)
+	s := newStream(adopt(t, r, ours, nil))
+	if err := finish(theirs, []byte("end")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(s); string(got) != "end" || err != nil {
+		t.Fatalf("%q, %v", got, err)
+	}
+	broken := s.ep.(tunnel.Breaker).Broken
+	if err := broken(); err != nil {
+		t.Fatalf("a half close: %v", err)
+	}
+	reset(theirs)
+	eventually(t, "the failure", func() bool { return broken() != nil })
+	if _, err := s.ep.TryRead(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Fatalf("the end was read already, and now: %v", err)
+	}
+	s.ep.Close(framecodec.CodeTargetClosed)
+}

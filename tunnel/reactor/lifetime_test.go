@@ -52,7 +52,7 @@ func TestDescriptorReuse(t *testing.T) {
 			var clients sync.WaitGroup
 			for worker := range 8 {
 				clients.Go(func() {
-					for i := 0; time.Now().Before(deadline) || i < 200; i++ {
+					for i := 0; time.Now().Before(deadline) || i < 50; i++ {
 						size := 32
 						if worker < 2 {
 							size = 1 << 20

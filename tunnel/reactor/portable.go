@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -167,6 +168,22 @@ func (p *portable) CloseWrite() error {
 	}
 	p.finish = true
 	p.startLocked(&p.writing, p.runWrite)
+	return nil
+}
+
+// Broken implements tunnel.Breaker. A failure of reading is known only when what
+// came before it has been taken.
+func (p *portable) Broken() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return net.ErrClosed
+	case p.writeErr != nil:
+		return p.writeErr
+	case p.readErr != nil && !errors.Is(p.readErr, io.EOF):
+		return p.readErr
+	}
 	return nil
 }
 

@@ -258,7 +258,7 @@ func (s *socket) TryWrite(p []byte) (int, error) {
 	if errno := s.failed.Load(); errno != 0 {
 		return 0, syscall.Errno(errno)
 	}
-	written, armed := 0, false
+	written, armed := 0, s.wants.Load()
 	for {
 		n, err := unix.Write(s.fd, p[written:])
 		if n > 0 {
@@ -281,6 +281,25 @@ func (s *socket) TryWrite(p []byte) (int, error) {
 		s.wants.Store(true)
 		armed = true
 	}
+}
+
+// Broken implements tunnel.Breaker. The kernel tells an error once; it is kept
+// for whoever asks next, behind the data that can still be read.
+func (s *socket) Broken() error {
+	if !s.acquire() {
+		return net.ErrClosed
+	}
+	defer s.release()
+	if s.failed.Load() == 0 {
+		errno, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && errno != 0 {
+			return s.fail(syscall.Errno(errno))
+		}
+	}
+	if errno := s.failed.Load(); errno != 0 {
+		return syscall.Errno(errno)
+	}
+	return nil
 }
 
 // CloseWrite implements tunnel.Endpoint.
