@@ -19,14 +19,14 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/caddytest"
+	_ "github.com/mholt/caddy-l4"
+
+	_ "github.com/culvertgate/culvert"
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/internal/testkit"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/rtc"
 	"github.com/culvertgate/culvert/tunnel/signal"
-
-	_ "github.com/culvertgate/culvert"
-	_ "github.com/mholt/caddy-l4"
 )
 
 // The fixed addresses of this package. Targets and other peers use free ports.
@@ -46,12 +46,12 @@ const long = 15 * time.Second
 // global is the global options block of most tests, with more lines in it and
 // in webrtc_tunnel.
 func global(app, more string) string {
-	return "{\n\tadmin localhost:2999\n\tauto_https off\n\tpersist_config off\n\twebrtc_tunnel {\n\t\tlisten udp/" + udpAddr + "\n" + app + "\n\t}\n" + more + "\n}\n"
+	return "{\n\tadmin localhost:2999\n\tauto_https off\n\tpersist_config off\n" + logging() + "\twebrtc_tunnel {\n\t\tlisten udp/" + udpAddr + "\n" + app + "\n\t}\n" + more + "\n}\n"
 }
 
 // site is a site with an endpoint for everybody on this machine.
 func site(options string) string {
-	return "http://" + siteAddr + " {\n\twebrtc_tunnel /tunnel* {\n\t\tname gw\n\t\tallow_anonymous\n" + options + "\n\t}\n}\n"
+	return "http://" + siteAddr + " {\n\tlog\n\twebrtc_tunnel /tunnel* {\n\t\tname gw\n\t\tallow_anonymous\n" + options + "\n\t}\n}\n"
 }
 
 // start loads a Caddyfile and unloads it at the end of the test.
@@ -103,6 +103,7 @@ func admin(t *testing.T, method, path, body string, v any) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	told(raw)
 	if v != nil && res.StatusCode < 300 {
 		if err := json.Unmarshal(raw, v); err != nil {
 			t.Fatalf("%s %s: %v in %s", method, path, err, raw)
@@ -162,7 +163,7 @@ func connect(t *testing.T, url string, header http.Header) *peer {
 func tryConnect(ctx context.Context, url string, header http.Header) (*peer, error) {
 	ctx, cancel := context.WithTimeout(ctx, long)
 	defer cancel()
-	client, err := signal.NewClient(signal.ClientConfig{URL: url, Header: func(context.Context) (http.Header, error) { return header, nil }})
+	client, err := signal.NewClient(signal.ClientConfig{URL: url, HTTP: &http.Client{Transport: watching{http.DefaultTransport}}, Header: func(context.Context) (http.Header, error) { return header, nil }})
 	if err != nil {
 		return nil, err
 	}

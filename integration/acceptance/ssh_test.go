@@ -14,7 +14,9 @@ import (
 )
 
 // TestMustShow2SSH reaches a real sshd with `connect --stdio` as ProxyCommand.
-func TestMustShow2SSH(t *testing.T) { sshThrough(t, must[string](t)(testkit.CaddyBinary()), 100_000_000) }
+func TestMustShow2SSH(t *testing.T) {
+	sshThrough(t, must[string](t)(testkit.CaddyBinary()), 100_000_000)
+}
 
 // TestMustShow2SSHFromMakeBuild is the same with the binary that `make build`
 // makes: xcaddy's way of putting Caddy together, from this checkout.
