@@ -33,7 +33,7 @@ func (b *bench) memory(ctx context.Context, r *round) error {
 			return fmt.Errorf("%s, %s: %w", name, idleName, err)
 		}
 	}
-	progress("  %s", r.line("idle"))
+	progress("  %s\n  %s", r.line("fresh"), r.line("idle"))
 	return nil
 }
 
@@ -43,6 +43,10 @@ func (b *bench) idle(ctx context.Context, l *load, r *round, name string) error 
 		return err
 	}
 	defer p.stop()
+	fresh, err := b.after(ctx, l, p)
+	if err != nil {
+		return err
+	}
 	fill := request{Op: "fill"}
 	start, err := b.after(ctx, l, p, request{Op: "hold", Address: p.Entry, Count: b.o.Idle / 8}, fill)
 	if err != nil {
@@ -59,6 +63,11 @@ func (b *bench) idle(ctx context.Context, l *load, r *round, name string) error 
 	if _, err := l.call(ctx, request{Op: "probe"}); err != nil {
 		return err
 	}
+	r.Samples[name]["fresh RSS, entry"] = float64(fresh.entry) / 1e6
+	r.Samples[name]["fresh RSS, exit"] = float64(fresh.exit) / 1e6
+	all := float64(b.o.Idle + b.o.Idle/8)
+	r.Samples[name]["idle RSS, entry, from fresh"] = float64(used.entry-fresh.entry) / all
+	r.Samples[name]["idle RSS, exit, from fresh"] = float64(used.exit-fresh.exit) / all
 	each := func(now, before int64) float64 { return float64(now-before) / float64(b.o.Idle) }
 	r.Samples[name]["idle RSS, entry, unused"] = each(unused.entry, start.entry)
 	r.Samples[name]["idle RSS, exit, unused"] = each(unused.exit, start.exit)
@@ -105,7 +114,7 @@ func (b *bench) after(ctx context.Context, l *load, p *peer, exercises ...reques
 
 const (
 	calm     = time.Second     // so long must both stay the same
-	calmTime = 5 * time.Second // so long is waited for it
+	calmTime = 8 * time.Second // so long is waited for it
 )
 
 // settled returns the resident memory of both ends when it has stopped moving.
