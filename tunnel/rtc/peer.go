@@ -155,9 +155,11 @@ func (p *Peer) finish() {
 	for _, c := range p.openChannels() {
 		c.transportEnded()
 	}
-	if err := p.pc.GracefulClose(); err != nil {
-		p.log().Debug("closing a peer connection", zap.Error(err))
-	}
+	p.guard(func() {
+		if err := p.pc.GracefulClose(); err != nil {
+			p.log().Debug("closing a peer connection", zap.Error(err))
+		}
+	})
 	p.tasks.Wait()
 	if p.private != nil {
 		_ = p.private.Close()
@@ -179,7 +181,7 @@ func (p *Peer) spawn(f func()) bool {
 	}
 	go func() {
 		defer p.tasks.Done()
-		f()
+		p.guard(f)
 	}()
 	return true
 }
@@ -205,11 +207,12 @@ func (p *Peer) tell(f func()) {
 	p.guard(f)
 }
 
-// guard calls a function of the owner; a panic there ends this peer only.
+// guard calls a function of the owner or of pion; a panic there ends this peer
+// only.
 func (p *Peer) guard(f func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.log().Error("panic in a peer connection's handler", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+			p.log().Error("panic in a peer connection", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 			p.end(&tunnel.Error{Code: framecodec.CodeInternal, Text: "internal error"})
 		}
 	}()
