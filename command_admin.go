@@ -1,0 +1,108 @@
+package culvert
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"text/tabwriter"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/culvertgate/culvert/framecodec"
+)
+
+// maxAdminAnswer bounds what is read of the admin API, in bytes.
+const maxAdminAnswer = 64 << 20
+
+// adminFlags say where the admin API is, as those of other Caddy commands do.
+type adminFlags struct{ address, config, adapter string }
+
+func (f *adminFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.address, "address", "", "the address of the admin API, if it is not the default")
+	cmd.Flags().StringVarP(&f.config, "config", "c", "", "configuration file to find the admin API's address in, if --address is not given")
+	cmd.Flags().StringVarP(&f.adapter, "adapter", "a", "", "name of the config adapter to apply to --config")
+}
+
+// request asks the admin API of the Caddy that runs here.
+func (f *adminFlags) request(method, uri string) ([]byte, error) {
+	address, err := caddycmd.DetermineAdminAPIAddress(f.address, nil, f.config, f.adapter)
+	if err != nil {
+		return nil, fmt.Errorf("finding the admin API: %w", err)
+	}
+	res, err := caddycmd.AdminAPIRequest(address, method, uri, nil, nil)
+	if err != nil {
+		return nil, fmt.Errorf("asking the admin API at %s: %w (does Caddy run here, and is its admin API on?)", address, err)
+	}
+	defer res.Body.Close()
+	return io.ReadAll(io.LimitReader(res.Body, maxAdminAnswer))
+}
+
+func newListCommand() *cobra.Command {
+	var admin adminFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list [--address <interface>] [--json]",
+		Short: "Lists the tunnels of the Caddy that runs here",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := admin.request(http.MethodGet, adminPrefix+"/tunnels")
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err = cmd.OutOrStdout().Write(list)
+				return err
+			}
+			return printTunnels(cmd.OutOrStdout(), list)
+		},
+	}
+	admin.register(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print what the admin API answered")
+	return cmd
+}
+
+// printTunnels writes the list for people.
+func printTunnels(out io.Writer, list []byte) error {
+	var tunnels []tunnelInfo
+	if err := json.Unmarshal(list, &tunnels); err != nil {
+		return errors.New("the admin API's answer cannot be read: does another version run?")
+	}
+	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(table, "ID\tSIDE\tOF\tIDENTITY\tCLIENT\tSTATE\tAGE\tSTREAMS\tIN\tOUT\tRTT")
+	for _, t := range tunnels {
+		of := t.Endpoint
+		if t.Remote != "" {
+			of = t.Remote
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%.0f ms\n", t.ID, t.Side, of,
+			framecodec.SafeText([]byte(t.Identity)), t.ClientIP, t.State, time.Since(t.Since).Round(time.Second),
+			t.Streams, humanize.IBytes(t.BytesIn), humanize.IBytes(t.BytesOut), t.RTT)
+	}
+	return table.Flush()
+}
+
+func newKillCommand() *cobra.Command {
+	var admin adminFlags
+	cmd := &cobra.Command{
+		Use:   "kill <id>... [--address <interface>]",
+		Short: "Ends tunnels of the Caddy that runs here",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			for _, id := range ids {
+				if _, err := admin.request(http.MethodDelete, adminPrefix+"/tunnels/"+url.PathEscape(id)); err != nil {
+					return fmt.Errorf("tunnel %s: %w", id, err)
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "ended %s\n", id)
+			}
+			return nil
+		},
+	}
+	admin.register(cmd)
+	return cmd
+}

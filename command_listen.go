@@ -1,0 +1,194 @@
+package culvert
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/socks5"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/client"
+	"github.com/culvertgate/culvert/tunnel/reactor"
+)
+
+const (
+	openTime  = 30 * time.Second // that a local connection waits for its stream, the tunnel included
+	drainTime = 10 * time.Second // that streams have to finish after the first Ctrl-C
+)
+
+// opener is a Tunnel or a Remote.
+type opener interface {
+	OpenEndpoint(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) (*tunnel.Stream, error)
+}
+
+var (
+	_ opener = (*client.Tunnel)(nil)
+	_ opener = (*client.Remote)(nil)
+)
+
+// localServer hands connections of local listeners to streams. Its goroutines:
+// one for each listener, and one for each connection until its stream is open.
+type localServer struct {
+	opener  opener
+	reactor *reactor.Reactor
+	console *console
+	cancel  context.CancelFunc // ends what waits for a stream
+	wg      sync.WaitGroup
+
+	forwards  []forward
+	listeners []net.Listener // one for each
+	socks     bool
+}
+
+// newLocalServer opens all listeners, or none. They are served from start on.
+func newLocalServer(console *console, forwards []forward, socks bool) (*localServer, error) {
+	r, err := reactor.New(reactor.Config{})
+	if err != nil {
+		return nil, err
+	}
+	s := &localServer{reactor: r, console: console, forwards: forwards, socks: socks}
+	for _, f := range forwards {
+		l, err := f.listen()
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		s.listeners = append(s.listeners, l)
+	}
+	return s, nil
+}
+
+// start serves the listeners with streams of o.
+func (s *localServer) start(ctx context.Context, o opener) {
+	s.opener = o
+	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx)) // an interrupt lets opens end
+	for i, l := range s.listeners {
+		s.announce(l, s.forwards[i])
+		s.wg.Go(func() { s.accept(ctx, l, s.forwards[i].target) })
+	}
+}
+
+// announce says where it listens, and who can use that.
+func (s *localServer) announce(l net.Listener, f forward) {
+	to := "SOCKS5"
+	if !s.socks {
+		to = f.target.String()
+	}
+	s.console.say("listening on %s for %s", l.Addr(), to)
+	if beyondLoopback(l) {
+		s.console.say("warning: %s can be reached from other machines: whoever reaches it uses the gateway as you", l.Addr())
+	}
+}
+
+func (s *localServer) accept(ctx context.Context, l net.Listener, target tunnel.Target) {
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors, for one: others end and give some back
+			s.console.say("accepting on %s: %v", l.Addr(), err)
+			if !pause(ctx, time.Second) {
+				return
+			}
+			continue
+		}
+		s.wg.Go(func() {
+			if s.socks {
+				s.serveSOCKS(ctx, conn)
+			} else {
+				s.serve(ctx, conn, target)
+			}
+		})
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// serve opens a stream for a connection, which belongs to the reactor by then:
+// if that fails it is reset.
+func (s *localServer) serve(ctx context.Context, conn net.Conn, target tunnel.Target) {
+	from := conn.RemoteAddr().String()
+	ep, err := s.reactor.Adopt(conn, nil)
+	if err != nil {
+		s.console.say("%s: %v", from, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	if _, err := s.opener.OpenEndpoint(ctx, target, ep); err != nil {
+		s.failed(from, target, err)
+	}
+}
+
+func (s *localServer) failed(from string, target tunnel.Target, err error) {
+	if tunnel.CodeOf(err) != framecodec.CodeCancelled {
+		s.console.say("%s: no stream to %s: %v", from, target, err)
+	}
+}
+
+// serveSOCKS reads a request (RFC 1928), opens the stream, and replies before
+// data flows.
+func (s *localServer) serveSOCKS(ctx context.Context, conn net.Conn) {
+	_ = conn.SetDeadline(time.Now().Add(socks5.HandshakeTimeout))
+	request, err := socks5.ReadRequest(conn)
+	if err != nil {
+		_ = conn.Close()
+		return // the client has been told, where it can be
+	}
+	target := tunnel.Target{Kind: tunnel.KindTCP, Host: request.Host, Port: request.Port}
+	opening, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	stream, err := s.opener.OpenEndpoint(opening, target, nil)
+	reply := socks5.Succeeded
+	if err != nil {
+		s.failed(conn.RemoteAddr().String(), target, err)
+		reply = socks5.Reply(tunnel.CodeOf(err).SOCKSReply())
+	}
+	_ = conn.SetDeadline(time.Now().Add(replyTimeout))
+	_, writeErr := conn.Write(socks5.AppendReply(nil, reply, netip.AddrPort{}))
+	switch {
+	case err != nil:
+		_ = conn.Close()
+		return
+	case writeErr != nil:
+		_ = conn.Close()
+		stream.Reset(framecodec.CodeCancelled, "the client is gone")
+		return
+	}
+	_ = conn.SetDeadline(time.Time{})
+	ep, err := s.reactor.Adopt(conn, nil)
+	if err != nil {
+		stream.Reset(framecodec.CodeInternal, "")
+		return
+	}
+	_ = stream.Attach(ep) // on error the stream has ended, and the connection with it
+}
+
+// stopListening lets nothing new in; what runs goes on.
+func (s *localServer) stopListening() {
+	for _, l := range s.listeners {
+		_ = l.Close()
+	}
+}
+
+// close ends everything; the tunnel has been closed before.
+func (s *localServer) close() {
+	s.stopListening()
+	if s.cancel != nil {
+		s.cancel()
+	}
+	s.wg.Wait()
+	_ = s.reactor.Close()
+}

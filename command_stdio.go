@@ -1,0 +1,49 @@
+package culvert
+
+import (
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/client"
+)
+
+// runStdio joins standard input and output to one stream: what ssh wants of a
+// ProxyCommand. Nothing but data goes to standard output.
+func runStdio(cmd *cobra.Command, console *console, cfg client.Config, target tunnel.Target) error {
+	ctx, stop := interrupted(cmd.Context(), console, false)
+	defer stop()
+	t, err := client.Dial(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = t.Close() }()
+	conn, ep := tunnel.NewConn(tunnel.Addr{Net: "stdio", Text: "stdio"}, tunnel.Addr{Net: "webrtc", Text: target.String()})
+	if _, err := t.OpenEndpoint(ctx, target, ep); err != nil {
+		return &client.StepError{Step: client.StepOpen, URL: t.URL(), Err: err}
+	}
+	go func() { // ends with its input, or with the process
+		if _, err := io.Copy(conn, cmd.InOrStdin()); err == nil {
+			_ = conn.CloseWrite()
+		}
+	}()
+	copied := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(cmd.OutOrStdout(), conn)
+		copied <- err
+	}()
+	select {
+	case err = <-copied:
+	case <-ctx.Done():
+		_ = conn.Close()
+		_ = <-copied // it was cut on purpose
+		return nil
+	}
+	_ = conn.Close()
+	if ended, ok := errors.AsType[*tunnel.Error](err); ok {
+		return ended // without the addresses, which say nothing here
+	}
+	return err
+}
