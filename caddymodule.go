@@ -47,4 +47,5 @@ func init() {
 	httpcaddyfile.RegisterDirective(appName, parseDirective)
 	// Behind authentication, before everything else that responds.
 	httpcaddyfile.RegisterDirectiveOrder(appName, httpcaddyfile.Before, "respond")
+	registerCommand()
 }
