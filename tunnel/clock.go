@@ -11,7 +11,9 @@ import (
 const tickInterval = 500 * time.Millisecond
 
 // base anchors the monotonic clock: durations since it are what sessions store.
-var base = time.Now()
+// It lies far back, so that they are positive under the clock of testing/synctest
+// too, which starts in the year 2000.
+var base = time.Now().Add(-100 * 365 * 24 * time.Hour)
 
 // now is the monotonic time.
 func now() time.Duration { return time.Since(base) }

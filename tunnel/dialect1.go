@@ -115,11 +115,11 @@ func (s *Session) owe(m frameAppender) *Error {
 
 func (s *Session) onOpen1(data []byte) *Error {
 	m, err := framecodec.ParseOpenConnection(data)
+	if m.Conn == 0 {
+		return nil //nolint:nilerr // nothing can be said: a close of connection 0 would end the channel
+	}
 	if err != nil {
-		if m.Conn != 0 {
-			return s.owe(framecodec.CloseConnection{Conn: m.Conn, Reason: framecodec.ReasonProtocolError})
-		}
-		return nil
+		return s.owe(framecodec.CloseConnection{Conn: m.Conn, Reason: framecodec.ReasonProtocolError})
 	}
 	if st := s.known1(m.Conn); st != nil {
 		st.mu.Lock()

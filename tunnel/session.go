@@ -214,7 +214,7 @@ func (s *Session) guard(f func()) {
 // Ready is closed when streams can be used: both Hellos have passed.
 func (s *Session) Ready() <-chan struct{} { return s.ready }
 
-// Away is closed when the peer takes no new streams any more (GoAway).
+// Away is closed when no new stream can be opened any more (GoAway, Close).
 func (s *Session) Away() <-chan struct{} { return s.away }
 
 // Done is closed at the session's end.

@@ -129,3 +129,12 @@ func waitFor(t *testing.T, cond func() bool) {
 		}
 	}
 }
+
+// readAll reads to the end of c and holds it against want.
+func readAll(t *testing.T, c net.Conn, want string) {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if got, err := io.ReadAll(c); err != nil || string(got) != want {
+		t.Errorf("read %q, %v; want %q", got, err, want)
+	}
+}
