@@ -1,12 +1,10 @@
 package acceptance
 
 import (
-	"context"
 	"fmt"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/culvertgate/culvert/internal/testkit"
 )
@@ -28,7 +26,7 @@ func metricsOf(t testing.TB, c *testkit.Caddy) metrics {
 }
 
 func readMetrics(c *testkit.Caddy) (metrics, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := adminContext()
 	defer cancel()
 	text, err := c.Get(ctx, "/metrics")
 	if err != nil {

@@ -169,7 +169,7 @@ func (p *pair) searchLogs() {
 
 // searchLive looks for secrets in what the running processes tell.
 func (p *pair) searchLive() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := adminContext()
 	defer cancel()
 	for name, c := range map[string]*testkit.Caddy{"gateway": p.gateway, "client": p.client} {
 		if running(c) {
@@ -234,7 +234,7 @@ func tunnelsOf(t testing.TB, c *testkit.Caddy) []tunnelInfo {
 }
 
 func listTunnels(c *testkit.Caddy) ([]tunnelInfo, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := adminContext()
 	defer cancel()
 	text, err := c.Get(ctx, "/webrtc_tunnel/tunnels")
 	if err != nil {
@@ -254,10 +254,15 @@ func onlyTunnel(t testing.TB, c *testkit.Caddy) tunnelInfo {
 	return list[0]
 }
 
+// adminContext bounds a request to an admin API.
+func adminContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 20*time.Second)
+}
+
 // admin sends a request to an admin API that must be answered with 2xx.
 func admin(t testing.TB, c *testkit.Caddy, method, path string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := adminContext()
 	defer cancel()
 	status, text, err := c.Do(ctx, method, path, "", "")
 	if err != nil || status/100 != 2 {
@@ -295,7 +300,7 @@ func holding(t testing.TB, c *testkit.Caddy) held {
 }
 
 func lookAt(c *testkit.Caddy) (held, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := adminContext()
 	defer cancel()
 	profile, err := c.Profile(ctx)
 	usage, err2 := c.Usage()
