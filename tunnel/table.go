@@ -23,7 +23,7 @@ type tableBranch struct {
 // streamTable maps a number to its stream. get may be called by anyone; put,
 // remove and all by who holds the session's lock.
 type streamTable struct {
-	root atomic.Pointer[[]*atomic.Pointer[tableBranch]]
+	root atomic.Pointer[[]atomic.Pointer[tableBranch]]
 	n    int // guarded by the session's lock
 }
 
@@ -48,20 +48,19 @@ func (t *streamTable) get(index uint32) *Stream {
 	return p.slots[index&(pageSize-1)].Load()
 }
 
-// grow makes the root long enough for top. The pointers it holds stay the same,
-// so a reader of the old root sees every later change.
-func (t *streamTable) grow(top int) []*atomic.Pointer[tableBranch] {
-	var old []*atomic.Pointer[tableBranch]
+// grow makes the root long enough for top. A reader that still holds the old
+// root began before what is put into the new one.
+func (t *streamTable) grow(top int) []atomic.Pointer[tableBranch] {
+	var old []atomic.Pointer[tableBranch]
 	if p := t.root.Load(); p != nil {
 		old = *p
 	}
 	if top < len(old) {
 		return old
 	}
-	root := make([]*atomic.Pointer[tableBranch], top+1)
-	copy(root, old)
-	for i := len(old); i <= top; i++ {
-		root[i] = new(atomic.Pointer[tableBranch])
+	root := make([]atomic.Pointer[tableBranch], top+1)
+	for i := range old {
+		root[i].Store(old[i].Load())
 	}
 	t.root.Store(&root)
 	return root
@@ -69,7 +68,7 @@ func (t *streamTable) grow(top int) []*atomic.Pointer[tableBranch] {
 
 func (t *streamTable) put(index uint32, st *Stream) {
 	top := int(index >> (2 * pageBits))
-	slot := t.grow(top)[top]
+	slot := &t.grow(top)[top]
 	b := slot.Load()
 	if b == nil {
 		b = new(tableBranch)
@@ -109,8 +108,8 @@ func (t *streamTable) all(list []*Stream) []*Stream {
 	if root == nil {
 		return list
 	}
-	for _, slot := range *root {
-		b := slot.Load()
+	for top := range *root {
+		b := (*root)[top].Load()
 		if b == nil {
 			continue
 		}
