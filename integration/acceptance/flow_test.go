@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -110,7 +111,8 @@ func (p *pair) open(g *target, port int) (stream, error) {
 	return g.join(near)
 }
 
-// join waits until what was sent into near has reached the target.
+// join waits until what was sent into near has reached the target, and the
+// target's answer near: then both sides of the tunnel have seen it opened.
 func (g *target) join(near *net.TCPConn) (stream, error) {
 	number, arrives := g.expect()
 	if _, err := near.Write(number); err != nil {
@@ -120,7 +122,12 @@ func (g *target) join(near *net.TCPConn) (stream, error) {
 	defer timeout.Stop()
 	select {
 	case far := <-arrives:
-		return stream{near, far}, nil
+		s := stream{near, far}
+		if err := pass(far, near, []byte("welcome")); err != nil {
+			s.close()
+			return stream{}, fmt.Errorf("the target's first bytes: %w", err)
+		}
+		return s, nil
 	case <-timeout.C:
 		return stream{}, errors.Join(errors.New("a stream does not reach its target"), near.Close())
 	}
@@ -143,24 +150,26 @@ func (s stream) close() {
 	_ = s.far.Close()
 }
 
-// echo sends a few bytes each way and compares.
-func (s stream) echo() error {
-	for _, way := range [][2]*net.TCPConn{{s.near, s.far}, {s.far, s.near}} {
-		want := []byte("there and back")
-		if _, err := way[0].Write(want); err != nil {
-			return err
-		}
-		got := make([]byte, len(want))
-		_ = way[1].SetReadDeadline(time.Now().Add(patience))
-		if _, err := io.ReadFull(way[1], got); err != nil {
-			return err
-		}
-		_ = way[1].SetReadDeadline(time.Time{})
-		if string(got) != string(want) {
-			return fmt.Errorf("got %q, want %q", got, want)
-		}
+// pass sends a few bytes from one end to the other and compares.
+func pass(from, to *net.TCPConn, want []byte) error {
+	if _, err := from.Write(want); err != nil {
+		return err
+	}
+	got := make([]byte, len(want))
+	_ = to.SetReadDeadline(time.Now().Add(patience))
+	if _, err := io.ReadFull(to, got); err != nil {
+		return err
+	}
+	_ = to.SetReadDeadline(time.Time{})
+	if !bytes.Equal(got, want) {
+		return fmt.Errorf("got %q, want %q", got, want)
 	}
 	return nil
+}
+
+// echo passes a few bytes each way.
+func (s stream) echo() error {
+	return errors.Join(pass(s.near, s.far, []byte("there")), pass(s.far, s.near, []byte("and back")))
 }
 
 // end is what a socket sees when its other end goes.
