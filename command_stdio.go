@@ -22,7 +22,7 @@ func runStdio(cmd *cobra.Command, console *console, cfg client.Config, target tu
 	defer func() { _ = t.Close() }()
 	conn, ep := tunnel.NewConn(tunnel.Addr{Net: "stdio", Text: "stdio"}, tunnel.Addr{Net: "webrtc", Text: target.String()})
 	if _, err := t.OpenEndpoint(ctx, target, ep); err != nil {
-		return &client.StepError{Step: client.StepOpen, URL: t.URL(), Err: err}
+		return &client.StepError{Step: client.StepOpen, URL: t.URL(), Err: err, Hint: openHint(tunnel.CodeOf(err))}
 	}
 	go func() { // ends with its input, or with the process
 		if _, err := io.Copy(conn, cmd.InOrStdin()); err == nil {

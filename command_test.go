@@ -161,9 +161,12 @@ func TestCommandConnect(t *testing.T) {
 	if c.out.String() != "" || strings.Contains(c.err.String(), "warning") || strings.Contains(c.err.String(), "\x1b") {
 		t.Errorf("it wrote %q and, as errors, %q", c.out.String(), c.err.String())
 	}
-	if g.LastIdentity() != "alice" || len(g.Sessions()) != 0 {
-		t.Errorf("identity %q, %d sessions are left at the gateway", g.LastIdentity(), len(g.Sessions()))
-	}
+	testkit.Eventually(t, commandPatience, func() error {
+		if n := len(g.Sessions()); n != 0 || g.LastIdentity() != "alice" {
+			return fmt.Errorf("identity %q, %d sessions are left at the gateway", g.LastIdentity(), n)
+		}
+		return nil
+	})
 	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left: %v", err)
 	}

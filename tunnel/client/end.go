@@ -96,12 +96,18 @@ func (t *Tunnel) release(err *tunnel.Error) {
 		t.stop()
 		t.signals.Wait()
 	}
-	if t.remote != nil {
+	if t.remote != nil && t.unheard(session, err) {
 		t.delete()
 	}
 }
 
-// delete tells the gateway, which may know already or not be there.
+// unheard reports whether the gateway may not know of the end yet: there was no
+// session to say it in, or no path to say it on.
+func (t *Tunnel) unheard(session *tunnel.Session, err *tunnel.Error) bool {
+	return session == nil || !t.pathUp.Load() || err.Code == framecodec.CodeTunnelLost || err.Code == framecodec.CodeTimeout
+}
+
+// delete tells the gateway, which may have noticed or not be there.
 func (t *Tunnel) delete() {
 	ctx, cancel := context.WithTimeout(context.Background(), deleteTime)
 	defer cancel()

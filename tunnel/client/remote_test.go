@@ -261,9 +261,7 @@ func TestDrain(t *testing.T) {
 	if _, err := r.Open(withTimeout(t), "echo"); tunnel.CodeOf(err) != framecodec.CodeTunnelClosed {
 		t.Errorf("Open after Close: %v", err)
 	}
-	if len(g.Sessions()) != 0 {
-		t.Errorf("%d sessions are left at the gateway", len(g.Sessions()))
-	}
+	gone(t, g)
 }
 
 // TestCloseDuringConnect holds that Close ends an attempt and everybody's wait.

@@ -107,7 +107,7 @@ func signalHint(err error) string {
 		return "give credentials (--user with --password-file, --token-file or --header-file; `header` of a remote) or renew them"
 	case framecodec.CodeNotAllowed, framecodec.CodeForbiddenOrigin:
 		return "this user may not use this endpoint"
-	case framecodec.CodeNotFound, framecodec.CodeMethodNotAllowed:
+	case framecodec.CodeNotFound, framecodec.CodeMethodNotAllowed, framecodec.CodeProtocolError:
 		return "check the path in the URL: it is the endpoint's base_path, such as /tunnel"
 	case framecodec.CodeUnknownTarget:
 		return "`caddy webrtc-tunnel targets` lists the targets of this gateway"

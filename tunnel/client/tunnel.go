@@ -131,15 +131,15 @@ func gaveUp(ctx context.Context) error {
 // handler is told by the peer connection. It must return at once.
 func (t *Tunnel) handler(a *attempt) rtc.Handler {
 	return rtc.Handler{
-		OnPath: func(_ *rtc.Peer, up bool) {
+		OnPath: func(p *rtc.Peer, up bool) {
 			t.pathUp.Store(up)
 			if up {
-				a.enter(StepDTLS, "")
+				a.enter(StepDTLS, p.Stats().CandidatePair)
 			} else {
 				token(t.disturbed)
 			}
 		},
-		OnConnected: func(p *rtc.Peer) { a.enter(StepChannel, p.Stats().CandidatePair) },
+		OnConnected: func(*rtc.Peer) { a.enter(StepChannel, "") },
 		OnChannel:   func(_ *rtc.Peer, c *rtc.Channel) { t.adopt(a, c) },
 		OnCandidate: func(_ *rtc.Peer, line string) {
 			t.mu.Lock()

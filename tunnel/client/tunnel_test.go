@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -216,8 +218,19 @@ func TestErrorsMatchNet(t *testing.T) {
 	}
 }
 
-// TestCloseLeavesNothing holds that the gateway is told of the end, once, by
-// both ways, and forgets the session.
+// gone waits until the gateway has no session left.
+func gone(t *testing.T, g *gatewaykit.Gateway) {
+	t.Helper()
+	testkit.Eventually(t, patience, func() error {
+		if n := len(g.Sessions()); n != 0 {
+			return fmt.Errorf("%d sessions are left at the gateway", n)
+		}
+		return nil
+	})
+}
+
+// TestCloseLeavesNothing holds that the gateway is told of the end, within the
+// tunnel: a DELETE of what has just ended would be refused, and logged.
 func TestCloseLeavesNothing(t *testing.T) {
 	t.Parallel()
 	g := gatewaykit.New(t)
@@ -230,9 +243,42 @@ func TestCloseLeavesNothing(t *testing.T) {
 		wg.Go(func() { _ = tun.Close() })
 	}
 	wg.Wait()
-	if tunnel.CodeOf(tun.Err()) != framecodec.CodeTunnelClosed || len(ended) != 1 || len(g.Sessions()) != 0 || g.Seen("DELETE /s/") != 1 {
-		t.Errorf("Err = %v, told %d times, %d sessions left, %d DELETE", tun.Err(), len(ended), len(g.Sessions()), g.Seen("DELETE /s/"))
+	gone(t, g)
+	if tunnel.CodeOf(tun.Err()) != framecodec.CodeTunnelClosed || len(ended) != 1 || g.Seen("DELETE /s/") != 0 {
+		t.Errorf("Err = %v, told %d times, %d DELETE", tun.Err(), len(ended), g.Seen("DELETE /s/"))
 	}
+}
+
+// TestCloseWithoutAPath: then the gateway is told by DELETE.
+func TestCloseWithoutAPath(t *testing.T) {
+	t.Parallel()
+	g := gatewaykit.New(t)
+	tun := dialTest(t, configFor(g))
+	tun.pathUp.Store(false)
+	_ = tun.Close()
+	if g.Seen("DELETE /s/") != 1 {
+		t.Errorf("%d DELETE, want 1", g.Seen("DELETE /s/"))
+	}
+}
+
+// TestTLS holds that the gateway's certificate is checked, before credentials
+// are sent, and against the roots that were given.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	g := gatewaykit.NewTLS(t)
+	cfg := configFor(g)
+	_, err := Dial(withTimeout(t), cfg)
+	var e *StepError
+	if !errors.As(err, &e) || e.Step != StepTLS || !strings.Contains(e.Hint, "--ca") || temporary(err) || g.Seen("OPTIONS ") != 0 {
+		t.Errorf("untrusted: %v", err)
+	}
+	cfg.TLS = &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS13}
+	cfg.TLS.RootCAs.AddCert(g.Server.Certificate())
+	conn, err := dialTest(t, cfg).Open(withTimeout(t), "echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, conn, 1000)
 }
 
 func TestGatewayEndsTheTunnel(t *testing.T) {
@@ -413,16 +459,16 @@ func TestProgressNamesTheSteps(t *testing.T) {
 
 func TestNextURL(t *testing.T) {
 	t.Parallel()
-	gone, g := gatewaykit.New(t), gatewaykit.New(t)
-	gone.Server.Close()
+	closed, g := gatewaykit.New(t), gatewaykit.New(t)
+	closed.Server.Close()
 	cfg := configFor(g)
-	cfg.URLs = []string{gone.URL(), g.URL()}
+	cfg.URLs = []string{closed.URL(), g.URL()}
 	var failed []error
 	cfg.Failed = func(err error, _ time.Duration) { failed = append(failed, err) }
 	if tun := dialTest(t, cfg); tun.URL() != g.URL() || len(failed) != 1 {
 		t.Errorf("URL = %s, %d attempts failed", tun.URL(), len(failed))
 	}
-	cfg.URLs = []string{gone.URL(), gone.URL()}
+	cfg.URLs = []string{closed.URL(), closed.URL()}
 	_, err := Dial(withTimeout(t), cfg)
 	if err == nil || strings.Count(err.Error(), "connecting to the gateway failed") != 2 || tunnel.CodeOf(err) != framecodec.CodeRefused {
 		t.Errorf("all gone: %v", err)
@@ -502,6 +548,10 @@ func TestFailedRestartEndsTheTunnel(t *testing.T) {
 	<-tun.Done()
 	if tunnel.CodeOf(tun.Err()) != framecodec.CodeTunnelLost {
 		t.Errorf("Err = %v, want tunnel_lost", tun.Err())
+	}
+	_ = tun.Close()
+	if g.Seen("DELETE /s/") != 1 {
+		t.Errorf("%d DELETE, want 1", g.Seen("DELETE /s/"))
 	}
 }
 

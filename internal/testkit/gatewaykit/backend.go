@@ -28,16 +28,10 @@ func (b *backend) find(secret string) (*Session, error) {
 func (b *backend) Create(ctx context.Context, _ signal.Caller, o signal.Offer) (signal.Session, error) {
 	g := (*Gateway)(b)
 	s, secret := &Session{etag: signal.NewETag()}, signal.NewSecret()
-	peer, answer, err := b.RTC.Answer(ctx, o.SDP, rtc.Handler{OnChannel: func(_ *rtc.Peer, c *rtc.Channel) {
-		dialect := tunnel.Dialect2
-		if c.Protocol() == "" {
-			dialect = tunnel.Dialect1
-		}
-		session := tunnel.NewSession(c, tunnel.Config{Dialect: dialect, Role: tunnel.RoleGateway, Accept: g.accept})
-		b.mu.Lock()
-		s.session = session
-		b.mu.Unlock()
-	}})
+	peer, answer, err := b.RTC.Answer(ctx, o.SDP, rtc.Handler{
+		OnChannel: func(p *rtc.Peer, c *rtc.Channel) { g.open(s, p, c) },
+		OnClosed:  func(*rtc.Peer, error) { b.forget(secret) },
+	})
 	if err != nil {
 		return signal.Session{}, err
 	}
@@ -47,6 +41,29 @@ func (b *backend) Create(ctx context.Context, _ signal.Caller, o signal.Offer) (
 	b.sessions[secret] = s
 	b.targets = append(b.targets, o.Target)
 	return signal.Session{Secret: secret, ETag: s.etag, Answer: answer, Expires: b.end()}, nil
+}
+
+// open makes a tunnel's session; its end is that of the tunnel.
+func (g *Gateway) open(s *Session, p *rtc.Peer, c *rtc.Channel) {
+	dialect := tunnel.Dialect2
+	if c.Protocol() == "" {
+		dialect = tunnel.Dialect1
+	}
+	session := tunnel.NewSession(c, tunnel.Config{Dialect: dialect, Role: tunnel.RoleGateway, Accept: g.accept})
+	g.mu.Lock()
+	s.session = session
+	g.mu.Unlock()
+	g.wg.Go(func() {
+		<-session.Done()
+		p.Close(framecodec.CodeTunnelClosed)
+		session.Wait()
+	})
+}
+
+func (b *backend) forget(secret string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.sessions, secret)
 }
 
 // end is when the time of an identity is over that begins now.
@@ -92,16 +109,8 @@ func (b *backend) Delete(_ context.Context, _ signal.Caller, secret string) erro
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	delete(b.sessions, secret)
-	session := s.session
-	b.mu.Unlock()
-	b.wg.Go(func() {
-		s.peer.Close(framecodec.CodeTunnelClosed)
-		if session != nil {
-			session.Wait()
-		}
-	})
+	b.forget(secret)
+	b.wg.Go(func() { s.peer.Close(framecodec.CodeTunnelClosed) })
 	return nil
 }
 

@@ -5,6 +5,7 @@ package gatewaykit
 
 import (
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -55,8 +56,19 @@ type Session struct {
 // Tunnel returns the engine's session.
 func (s *Session) Tunnel() *tunnel.Session { return s.session }
 
-// New starts a gateway, which ends with the test.
+// New starts a gateway, which ends with the test. It speaks plain HTTP.
 func New(t testing.TB) *Gateway {
+	t.Helper()
+	return start(t, (*httptest.Server).Start)
+}
+
+// NewTLS starts a gateway with a certificate that Server.Certificate returns.
+func NewTLS(t testing.TB) *Gateway {
+	t.Helper()
+	return start(t, (*httptest.Server).StartTLS)
+}
+
+func start(t testing.TB, serve func(*httptest.Server)) *Gateway {
 	t.Helper()
 	g := &Gateway{sessions: make(map[string]*Session), Conns: make(chan net.Conn, 16)}
 	socket, err := udp.Listen(t.Context(), "udp", "127.0.0.1:0", udp.Config{})
@@ -70,7 +82,7 @@ func New(t testing.TB) *Gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	g.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if g.before(w, r) {
 			return
 		}
@@ -78,6 +90,8 @@ func New(t testing.TB) *Gateway {
 			http.NotFound(w, r)
 		}
 	}))
+	g.Server.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes that are meant to fail
+	serve(g.Server)
 	t.Cleanup(g.stop)
 	return g
 }
@@ -93,11 +107,6 @@ func identity(r *http.Request) string {
 func (g *Gateway) stop() {
 	g.Server.Close()
 	g.RTC.Close()
-	for _, s := range g.Sessions() {
-		if s.session != nil {
-			s.session.Wait()
-		}
-	}
 	g.wg.Wait()
 }
 
@@ -141,7 +150,7 @@ func (g *Gateway) Seen(request string) int {
 	return n
 }
 
-// Sessions returns the tunnels that have not been deleted.
+// Sessions returns the tunnels that have neither been deleted nor ended.
 func (g *Gateway) Sessions() []*Session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
