@@ -48,6 +48,9 @@ func (e *handEnd) TryRead(p []byte) (int, error) {
 	case len(e.give) > 0:
 		n := copy(p, e.give)
 		e.give = e.give[n:]
+		if len(e.give) == 0 && e.eof {
+			return n, io.EOF
+		}
 		return n, nil
 	case e.eof:
 		return 0, io.EOF
