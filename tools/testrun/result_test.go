@@ -155,3 +155,11 @@ func TestTestsOutsideRaceBuildsAreFoundAndRun(t *testing.T) {
 		t.Errorf("an expression that matches none: %+v", s)
 	}
 }
+
+func TestShownOutputIsBounded(t *testing.T) {
+	text := strings.Repeat("line\n", 500) + strings.Repeat("x", 100_000) + "\n"
+	got := lastLines(text, 80)
+	if n := strings.Count(got, "\n"); n != 81 || len(got) > 2000 || !strings.Contains(got, "421 lines before") || !strings.Contains(got, "(100000 bytes)") {
+		t.Errorf("%d lines, %d bytes", n, len(got))
+	}
+}

@@ -154,11 +154,19 @@ func (r *runner) finished(p *packageResult) {
 	}
 }
 
-// lastLines returns at most n lines of text, each indented.
+// longestLine is how much of a line is shown, in bytes: tests print frames.
+const longestLine = 400
+
+// lastLines returns at most n lines of text, each indented and none very long.
 func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	if cut := len(lines) - n; cut > 0 {
 		lines = append([]string{fmt.Sprintf("(%d lines before, see the log)", cut)}, lines[cut:]...)
+	}
+	for i, line := range lines {
+		if len(line) > longestLine {
+			lines[i] = fmt.Sprintf("%s... (%d bytes)", line[:longestLine], len(line))
+		}
 	}
 	return "     " + strings.Join(lines, "\n     ") + "\n"
 }
