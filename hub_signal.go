@@ -2,6 +2,7 @@ package culvert
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -76,6 +77,9 @@ func (b *backend) Trickle(_ context.Context, c signal.Caller, secret string, mat
 	t.mu.Unlock()
 	if !match.Holds(etag) {
 		return &tunnel.Error{Code: framecodec.CodePreconditionFailed, Text: "the ICE session has another ETag by now"}
+	}
+	if peer.IsRestart(f) { // its candidates belong to an ICE session that is not there (RFC 9725 section 4.3.2)
+		return signal.WithStatus(http.StatusUnprocessableEntity, framecodec.CodeBadOffer, "the fragment has other credentials than the ICE session: a restart takes If-Match: *")
 	}
 	_, err = peer.AddCandidates(f.Candidates)
 	return err

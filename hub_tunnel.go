@@ -9,12 +9,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/gateway"
 	"github.com/culvertgate/culvert/tunnel/policy"
 	"github.com/culvertgate/culvert/tunnel/rtc"
-	"golang.org/x/time/rate"
 )
 
 // gatewayTunnel is a peer connection that a client of one of our endpoints made,
@@ -84,11 +85,18 @@ func (t *gatewayTunnel) run(peer *rtc.Peer) {
 	var session *tunnel.Session // known when its channel is open
 	var sessionDone <-chan struct{}
 	var end tunnel.Error
+	handshake := time.NewTimer(t.hub.handshakeTime())
+	defer handshake.Stop()
 	for running := true; running; {
 		select {
 		case session = <-t.sessions:
 			sessionDone = session.Done()
 			continue
+		case <-handshake.C:
+			if t.isConnected() {
+				continue
+			}
+			end = tunnel.Error{Code: framecodec.CodeTimeout, Text: "no data channel that is served here was opened in time"}
 		case <-sessionDone:
 			end = asError(session.Err())
 		case <-peer.Done():
@@ -101,6 +109,29 @@ func (t *gatewayTunnel) run(peer *rtc.Peer) {
 		running = false
 	}
 	t.release(peer, end)
+}
+
+// handshakeMargin lets the peer connection, which knows at which step it stands,
+// say first that timeouts.connect is over.
+const handshakeMargin = time.Second
+
+// handshakeTime is how long a tunnel may be without a channel that we serve.
+// The peer connection's own limit ends with its first channel, whatever that
+// is: a client that opens only such as are refused would keep its place among
+// the handshakes for ever.
+func (h *hub) handshakeTime() time.Duration {
+	connect := rtc.DefaultConnectTimeout
+	if env := h.current(); env != nil {
+		connect = time.Duration(env.timeouts.Connect)
+	}
+	return connect + handshakeMargin
+}
+
+// isConnected reports whether a channel that we serve was opened.
+func (t *gatewayTunnel) isConnected() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.connected
 }
 
 // release ends what is left of the tunnel and gives back what it counted for.

@@ -42,7 +42,10 @@ func TestBadInput(t *testing.T) {
 	})
 	t.Run("first channels", func(t *testing.T) {
 		for _, r := range firsts {
-			t.Run(r.name, func(t *testing.T) { w.first(t, r) })
+			t.Run(r.name, func(t *testing.T) {
+				t.Parallel() // most wait for timeouts.connect
+				w.first(t, r)
+			})
 		}
 	})
 	t.Run("hosts", func(t *testing.T) {

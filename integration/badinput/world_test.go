@@ -26,6 +26,7 @@ const connectTimeout = 4 * time.Second
 const (
 	alice  = "alice" // may name any public host
 	bob    = "bob"   // may name *.example, and this machine without 127.0.0.13
+	carol  = "carol" // has nothing but tunnels
 	nobody = ""
 )
 
@@ -111,6 +112,8 @@ http://:8080 {
 // server, a DNS server, traps, and a second machine (far) on a cable.
 type world struct {
 	net, far  *testkit.Namespace
+	here      netip.Addr // of net on the cable
+	there     netip.Addr // of far
 	caddy     *testkit.Caddy
 	client    map[string]*http.Client // by place
 	site      map[string]string       // host and port of the site, by place
@@ -123,18 +126,19 @@ type world struct {
 func startWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{net: testkit.NewNamespace(t), far: testkit.NewNamespace(t)}
-	here, there, err := w.net.Connect(w.far)
+	var err error
+	w.here, w.there, err = w.net.Connect(w.far)
 	check(t, err)
 	check(t, w.net.AddAddress(netip.MustParsePrefix(metadataAddr+"/32")))
 	w.client = map[string]*http.Client{near: w.net.HTTPClient(), afar: w.far.HTTPClient()}
-	w.site = map[string]string{near: siteAddress, afar: netip.AddrPortFrom(here, 8080).String()}
+	w.site = map[string]string{near: siteAddress, afar: netip.AddrPortFrom(w.here, 8080).String()}
 	serve(t, w.net, echoAddress, func(c net.Conn) { _, _ = io.Copy(c, c) })
 	for _, a := range []string{"127.0.0.1:9001", "127.0.0.13:9001", "127.0.0.13:9000", "[::1]:9001", metadataAddr + ":80"} {
 		w.traps = append(w.traps, startTrap(t, w.net, a))
 	}
-	private := startTrap(t, w.far, netip.AddrPortFrom(there, trapPort).String())
+	private := startTrap(t, w.far, netip.AddrPortFrom(w.there, trapPort).String())
 	w.traps = append(w.traps, private)
-	w.dns = startDNS(t, w.net, there)
+	w.dns = startDNS(t, w.net, w.there)
 	w.caddy = testkit.StartCaddy(t, testkit.CaddyConfig{Caddyfile: caddyfile, Namespace: w.net})
 	w.bystander = w.connect(t, alice, nil, session)
 	w.stream = w.bystander.open(0)
