@@ -115,6 +115,7 @@ func TestSuitesOfPackages(t *testing.T) {
 	for path, want := range map[string]string{
 		"":                        "caddy",
 		"/cmd/caddy":              "caddy",
+		"/docs":                   "caddy",
 		"/tunnel":                 "leaf",
 		"/tunnel/reactor":         "leaf",
 		"/internal/other":         "leaf",
