@@ -259,6 +259,7 @@ func (s *stream) told(payload []byte) error {
 		return s.control(ping.Pong())
 	case framecodec.MsgReset, framecodec.MsgClose, framecodec.MsgGoAway, framecodec.MsgFinish:
 		return fmt.Errorf("the gateway sent %v", kind)
+	default: // Hello, and credit that the few bytes of a row never use up
 	}
 	return nil
 }
