@@ -38,10 +38,12 @@ func runStdio(cmd *cobra.Command, console *console, cfg client.Config, target tu
 	case err = <-copied:
 	case <-ctx.Done():
 		_ = conn.Close()
-		_ = <-copied // it was cut on purpose
-		return nil
+		err = <-copied
 	}
 	_ = conn.Close()
+	if ctx.Err() != nil {
+		return nil // it was cut on purpose
+	}
 	if ended, ok := errors.AsType[*tunnel.Error](err); ok {
 		return ended // without the addresses, which say nothing here
 	}

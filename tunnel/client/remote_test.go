@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -313,4 +314,58 @@ func TestCredentialsAreReadForEachAttempt(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = conn.Close()
+}
+
+// TestChurn opens streams without pause while the gateway ends every tunnel soon
+// after it is up: whatever the moment, an open works or says why, and nothing is
+// left.
+func TestChurn(t *testing.T) {
+	t.Parallel()
+	g := gatewaykit.New(t)
+	r := newTestRemote(t, configFor(g))
+	stop := time.Now().Add(4 * time.Second)
+	var good, ended atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for time.Now().Before(stop) {
+				conn, err := r.Open(withTimeout(t), "echo")
+				if err == nil {
+					_ = conn.SetDeadline(time.Now().Add(patience))
+					_, _ = conn.Write([]byte("x"))
+					_, err = io.ReadFull(conn, make([]byte, 1))
+					_ = conn.Close()
+				}
+				switch tunnel.CodeOf(err) {
+				case framecodec.CodeNormal:
+					good.Add(1)
+				case framecodec.CodeClosedByAdmin, framecodec.CodeTunnelLost, framecodec.CodeTunnelClosed:
+					ended.Add(1)
+				default:
+					t.Errorf("open: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for time.Now().Before(stop) {
+			for _, s := range g.Sessions() {
+				if session := s.Tunnel(); session != nil {
+					select {
+					case <-session.Ready():
+					case <-session.Done():
+					}
+					session.Close(framecodec.CodeClosedByAdmin, "churn")
+				}
+			}
+			time.Sleep(50 * time.Millisecond) // the pace of the faults, not a wait for anything
+		}
+	})
+	wg.Wait()
+	if n := g.Seen("POST "); good.Load() == 0 || n < 3 {
+		t.Errorf("%d opens worked, %d ended with their tunnel, %d tunnels", good.Load(), ended.Load(), n)
+	}
+	r.Close()
+	gone(t, g)
 }

@@ -50,9 +50,7 @@ func (g *Gateway) open(s *Session, p *rtc.Peer, c *rtc.Channel) {
 		dialect = tunnel.Dialect1
 	}
 	session := tunnel.NewSession(c, tunnel.Config{Dialect: dialect, Role: tunnel.RoleGateway, Accept: g.accept})
-	g.mu.Lock()
-	s.session = session
-	g.mu.Unlock()
+	s.session.Store(session)
 	g.wg.Go(func() {
 		<-session.Done()
 		p.Close(framecodec.CodeTunnelClosed)

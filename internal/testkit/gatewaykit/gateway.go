@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,11 +51,11 @@ type Gateway struct {
 type Session struct {
 	etag    string
 	peer    *rtc.Peer
-	session *tunnel.Session
+	session atomic.Pointer[tunnel.Session]
 }
 
-// Tunnel returns the engine's session.
-func (s *Session) Tunnel() *tunnel.Session { return s.session }
+// Tunnel returns the engine's session, nil before its channel is open.
+func (s *Session) Tunnel() *tunnel.Session { return s.session.Load() }
 
 // New starts a gateway, which ends with the test. It speaks plain HTTP.
 func New(t testing.TB) *Gateway {
@@ -200,7 +201,7 @@ func (g *Gateway) LastIdentity() string {
 }
 
 // Close ends a tunnel from the gateway's side.
-func (s *Session) Close(code tunnel.Code, text string) { s.session.Close(code, text) }
+func (s *Session) Close(code tunnel.Code, text string) { s.Tunnel().Close(code, text) }
 
 // accept serves the targets.
 func (g *Gateway) accept(in *tunnel.Incoming) {
