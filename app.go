@@ -10,6 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+
+	"github.com/culvertgate/culvert/tunnel/policy"
 	"github.com/culvertgate/culvert/tunnel/rtc"
 )
 
@@ -35,7 +37,7 @@ type App struct {
 	KeepPrivate bool `json:"keep_private,omitempty"`
 	// Loopback offers loopback candidates. It is on when listen is a loopback address, and an error when it is not.
 	Loopback bool `json:"loopback,omitempty"`
-	// RemoteCandidates uses the clients' candidates too, for a gateway that must punch holes. Default: off.
+	// RemoteCandidates uses the clients' public candidates too, for a gateway that must punch holes. Default: off.
 	RemoteCandidates bool `json:"remote_candidates,omitempty"`
 	// ICEServer lists STUN and TURN servers.
 	ICEServer []*ICEServer `json:"ice_server,omitempty"`
@@ -184,6 +186,7 @@ func (a *App) gatewayOptions(listen listenAddress) (rtc.Options, error) {
 		Candidates:        a.Candidates,
 		Loopback:          listen.loopback(),
 		RemoteCandidates:  a.RemoteCandidates,
+		RemoteAllowed:     remoteAllowed(listen),
 	}
 	if a.Loopback && !listen.loopback() {
 		return o, fmt.Errorf("loopback: listen %s is not a loopback address", listen)
@@ -208,6 +211,16 @@ func (a *App) gatewayOptions(listen listenAddress) (rtc.Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// remoteAllowed says to which addresses that a client names ICE may send its
+// checks: public ones, or the gateway could be made to look around in its own
+// networks. A gateway for this machine alone finds its clients on loopback.
+func remoteAllowed(listen listenAddress) func(netip.Addr) bool {
+	if listen.loopback() {
+		return netip.Addr.IsLoopback
+	}
+	return policy.Public
 }
 
 // provisionICEServers expands secrets. One that turns out empty is an error: a
