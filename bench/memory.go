@@ -30,7 +30,7 @@ func (b *bench) memory(ctx context.Context, r *round) error {
 			continue // it holds four descriptors of pipes for each connection: too many
 		}
 		if err := b.idle(ctx, l, r, name); err != nil {
-			return fmt.Errorf("%s, %s: %w", name, idleName, err)
+			return err
 		}
 	}
 	progress("  %s\n  %s", r.line("fresh"), r.line("idle"))
@@ -38,11 +38,19 @@ func (b *bench) memory(ctx context.Context, r *round) error {
 }
 
 func (b *bench) idle(ctx context.Context, l *load, r *round, name string) error {
-	p, err := openPeer(ctx, name, l, b.network, b.place(r, name+"-idle"))
+	p, err := b.open(ctx, name, l, b.place(r, name+"-idle"))
 	if err != nil {
 		return err
 	}
 	defer p.stop()
+	if err := b.fillPeer(ctx, l, p, r.Samples[name]); err != nil {
+		return p.failed(idleName, err)
+	}
+	return nil
+}
+
+// fillPeer gives a fresh peer its idle connections.
+func (b *bench) fillPeer(ctx context.Context, l *load, p *peer, s sample) error {
 	fresh, err := b.after(ctx, l, p)
 	if err != nil {
 		return err
@@ -63,22 +71,22 @@ func (b *bench) idle(ctx context.Context, l *load, r *round, name string) error 
 	if _, err := l.call(ctx, request{Op: "probe"}); err != nil {
 		return err
 	}
-	r.Samples[name]["fresh RSS, entry"] = float64(fresh.entry) / 1e6
-	r.Samples[name]["fresh RSS, exit"] = float64(fresh.exit) / 1e6
+	s["fresh RSS, entry"] = float64(fresh.entry) / 1e6
+	s["fresh RSS, exit"] = float64(fresh.exit) / 1e6
 	all := float64(b.o.Idle + b.o.Idle/8)
-	r.Samples[name]["idle RSS, entry, from fresh"] = float64(used.entry-fresh.entry) / all
-	r.Samples[name]["idle RSS, exit, from fresh"] = float64(used.exit-fresh.exit) / all
+	s["idle RSS, entry, from fresh"] = float64(used.entry-fresh.entry) / all
+	s["idle RSS, exit, from fresh"] = float64(used.exit-fresh.exit) / all
 	each := func(now, before int64) float64 { return float64(now-before) / float64(b.o.Idle) }
-	r.Samples[name]["idle RSS, entry, unused"] = each(unused.entry, start.entry)
-	r.Samples[name]["idle RSS, exit, unused"] = each(unused.exit, start.exit)
-	r.Samples[name]["idle RSS, entry, used"] = each(used.entry, start.entry)
-	r.Samples[name]["idle RSS, exit, used"] = each(used.exit, start.exit)
-	return b.live(ctx, l, p, r)
+	s["idle RSS, entry, unused"] = each(unused.entry, start.entry)
+	s["idle RSS, exit, unused"] = each(unused.exit, start.exit)
+	s["idle RSS, entry, used"] = each(used.entry, start.entry)
+	s["idle RSS, exit, used"] = each(used.exit, start.exit)
+	return b.live(ctx, l, p, s)
 }
 
 // live adds what our own ends say of themselves: heap and stacks after a
 // collection, with the used idle connections and without.
-func (b *bench) live(ctx context.Context, l *load, p *peer, r *round) error {
+func (b *bench) live(ctx context.Context, l *load, p *peer, s sample) error {
 	if p.profile == nil {
 		return nil
 	}
@@ -94,8 +102,8 @@ func (b *bench) live(ctx context.Context, l *load, p *peer, r *round) error {
 		return err
 	}
 	count := float64(b.o.Idle + b.o.Idle/8)
-	r.Samples[p.Name]["idle heap+stack, entry"] = float64(with.entry-without.entry) / count
-	r.Samples[p.Name]["idle heap+stack, exit"] = float64(with.exit-without.exit) / count
+	s["idle heap+stack, entry"] = float64(with.entry-without.entry) / count
+	s["idle heap+stack, exit"] = float64(with.exit-without.exit) / count
 	return nil
 }
 

@@ -14,8 +14,21 @@ import (
 // end is one process of a tunnel.
 type end struct {
 	PID  int
+	done <-chan struct{} // closed when it is over
 	stop func()
 	log  func() string
+}
+
+// state is what there is to say of an end that fails.
+func (e end) state(role string) string {
+	word := "runs"
+	select {
+	case <-e.done:
+		word = "HAS ENDED"
+	default:
+	}
+	log := e.log()
+	return fmt.Sprintf("\n%s (process %d) %s; the end of its log:\n%s", role, e.PID, word, log[max(0, len(log)-2<<10):])
 }
 
 // peer is a running tunnel: two processes, from where connections enter to
@@ -31,6 +44,11 @@ type peer struct {
 
 func (p *peer) pids() []int { return []int{p.entry.PID, p.exit.PID} }
 
+// failed adds to an error what the two ends say.
+func (p *peer) failed(what string, err error) error {
+	return fmt.Errorf("%s, %s: %w%s%s", p.Name, what, err, p.entry.state("entry"), p.exit.state("exit"))
+}
+
 func (p *peer) stop() {
 	p.entry.stop()
 	p.exit.stop()
@@ -39,8 +57,9 @@ func (p *peer) stop() {
 // place is where a peer is started.
 type place struct {
 	network *testkit.Namespace
-	dir     string // for its files
-	target  string // what it leads to
+	ports   func() int // gives a free one at each call
+	dir     string     // for its files
+	target  string     // what it leads to
 }
 
 // openers start each kind of peer.
@@ -50,8 +69,8 @@ var openers = map[string]func(context.Context, place) (*peer, error){
 	"splice":  openSplice,
 }
 
-// openPeer starts one and waits until a connection through it works.
-func openPeer(ctx context.Context, name string, l *load, n *testkit.Namespace, dir string) (*peer, error) {
+// open starts a peer and waits until a connection through it works.
+func (b *bench) open(ctx context.Context, name string, l *load, dir string) (*peer, error) {
 	a, err := l.call(ctx, request{Op: "target"})
 	if err != nil {
 		return nil, err
@@ -61,25 +80,22 @@ func openPeer(ctx context.Context, name string, l *load, n *testkit.Namespace, d
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	p, err := openers[name](ctx, place{network: n, dir: dir, target: a.Address})
+	p, err := openers[name](ctx, place{network: b.network, ports: b.port, dir: dir, target: a.Address})
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	p.Name = name
 	for {
-		if _, err = l.call(ctx, request{Op: "ping", Address: p.Entry}); err == nil {
+		_, err := l.call(ctx, request{Op: "ping", Address: p.Entry})
+		if err == nil {
 			return p, nil
 		}
 		select {
 		case <-ctx.Done():
-			err = fmt.Errorf("%s lets nothing through: %w\n%s\n%s", name, err, tail(p.entry.log()), tail(p.exit.log()))
+			err = p.failed("start", err)
 			p.stop()
 			return nil, err
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-}
-
-func tail(log string) string {
-	return log[max(0, len(log)-4<<10):]
 }

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -49,23 +48,20 @@ const clientCaddyfile = `{
 
 // openCulvert starts a gateway and a client, each a Caddy of its own.
 func openCulvert(_ context.Context, at place) (*peer, error) {
-	ports, err := freePorts(at.network, 3)
+	site, entry := at.ports(), at.ports()
+	gateway, err := startCaddy(at, "exit", fmt.Sprintf(gatewayCaddyfile, at.network.Addr(), site, at.target))
 	if err != nil {
 		return nil, err
 	}
-	gateway, err := startCaddy(at, "exit", fmt.Sprintf(gatewayCaddyfile, at.network.Addr(), ports[0], at.target))
-	if err != nil {
-		return nil, err
-	}
-	client, err := startCaddy(at, "entry", fmt.Sprintf(clientCaddyfile, ports[0], ports[1]))
+	client, err := startCaddy(at, "entry", fmt.Sprintf(clientCaddyfile, site, entry))
 	if err != nil {
 		gateway.Kill()
 		return nil, err
 	}
 	return &peer{
-		Entry: fmt.Sprintf("127.0.0.1:%d", ports[1]),
-		entry: end{PID: client.PID(), stop: func() { stopCaddy(client) }, log: client.Log},
-		exit:  end{PID: gateway.PID(), stop: func() { stopCaddy(gateway) }, log: gateway.Log},
+		Entry: fmt.Sprintf("127.0.0.1:%d", entry),
+		entry: end{PID: client.PID(), done: client.Done(), stop: func() { stopCaddy(client) }, log: client.Log},
+		exit:  end{PID: gateway.PID(), done: gateway.Done(), stop: func() { stopCaddy(gateway) }, log: gateway.Log},
 		profile: func(ctx context.Context) (resident, error) {
 			near, err := client.Profile(ctx)
 			if err != nil {
@@ -87,17 +83,3 @@ func startCaddy(at place, role, caddyfile string) (*testkit.Caddy, error) {
 
 // stopCaddy asks first; how it ends is no part of the measurement.
 func stopCaddy(c *testkit.Caddy) { _ = c.Stop(5 * time.Second) }
-
-// freePorts returns TCP ports of the namespace that were free a moment ago.
-func freePorts(n *testkit.Namespace, count int) ([]uint16, error) {
-	var ports []uint16
-	for range count {
-		l, err := n.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close() // at the end, so that they differ
-		ports = append(ports, netip.MustParseAddrPort(l.Addr().String()).Port())
-	}
-	return ports, nil
-}

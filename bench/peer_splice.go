@@ -15,11 +15,7 @@ import (
 // openSplice starts two relays of plain TCP, one behind the other: what the same
 // path costs without any tunnel.
 func openSplice(_ context.Context, at place) (*peer, error) {
-	ports, err := freePorts(at.network, 2)
-	if err != nil {
-		return nil, err
-	}
-	first, second := fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[1])
+	first, second := fmt.Sprintf("127.0.0.1:%d", at.ports()), fmt.Sprintf("127.0.0.1:%d", at.ports())
 	exit, err := startRelay(at, "exit", second, at.target)
 	if err != nil {
 		return nil, err
@@ -42,7 +38,7 @@ func startRelay(at place, role, listen, to string) (end, error) {
 		return end{}, err
 	}
 	log := func() string { text, _ := os.ReadFile(p.log); return string(text) }
-	return end{PID: p.pid(), stop: p.kill, log: log}, nil
+	return end{PID: p.pid(), done: p.done, stop: p.kill, log: log}, nil
 }
 
 // serveSplice is the relay: one goroutine for each direction of a connection,

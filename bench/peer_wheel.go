@@ -22,8 +22,8 @@ func openWheel(ctx context.Context, at place) (*peer, error) {
 		return nil, err
 	}
 	p := &peer{
-		entry: end{PID: near.PID(), stop: near.Close, log: near.Log},
-		exit:  end{PID: far.PID(), stop: far.Close, log: far.Log},
+		entry: end{PID: near.PID(), done: near.Done(), stop: near.Close, log: near.Log},
+		exit:  end{PID: far.PID(), done: far.Done(), stop: far.Close, log: far.Log},
 	}
 	if p.Entry, err = connectTubes(ctx, near, far, at.target); err != nil {
 		p.stop()

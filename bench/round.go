@@ -35,6 +35,16 @@ type bench struct {
 	network *testkit.Namespace
 	dir     string
 	result  *result
+	ports   int // given out so far
+}
+
+// port gives out the ports of the namespace, which is ours alone, one by one and
+// below those that the kernel chooses: a port found free by trying may be given
+// to Caddy's admin API a moment later.
+func (b *bench) port() int {
+	const first = 10_000
+	b.ports++
+	return first + b.ports
 }
 
 // attempts bounds the repetition of void rounds: so many for each one wanted.
@@ -76,7 +86,7 @@ func measure(ctx context.Context, o options) (_ *result, err error) {
 		}
 		b.result.Rounds = append(b.result.Rounds, r)
 		if r.Void != "" {
-			progress("  void: %s", firstLine(r.Void))
+			progress("  void: %s", r.Void)
 		}
 	}
 }
@@ -129,7 +139,7 @@ func (b *bench) speed(ctx context.Context, r *round) error {
 		}
 	}()
 	for _, name := range r.Order {
-		p, err := openPeer(ctx, name, l, b.network, b.place(r, name))
+		p, err := b.open(ctx, name, l, b.place(r, name))
 		if err != nil {
 			return err
 		}
@@ -153,7 +163,7 @@ func (b *bench) take(ctx context.Context, l *load, p *peer, r *round, m measurem
 	}
 	s, err := m.run(ctx, l, p, b.o)
 	if err != nil {
-		return fmt.Errorf("%s, %s: %w", p.Name, m.Name, err)
+		return p.failed(m.Name, err)
 	}
 	after, err := dropped(l.pid())
 	if err != nil {
