@@ -25,7 +25,9 @@ func (s *Session) controlLimit() int { return min(controlRoom, s.carrier.MaxMess
 // appendControl puts the control frames that are due into b, at most controlRoom
 // bytes; all tells whether that were all of them.
 func (s *Session) appendControl(b []byte) (_ []byte, all bool) {
-	if !s.d1 {
+	if s.d1 {
+		b = s.appendPing1(b)
+	} else {
 		b = s.appendSession2(b)
 	}
 	for {

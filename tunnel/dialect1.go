@@ -236,6 +236,8 @@ func (s *Session) stray1(n uint32) *Error {
 func (s *Session) stall(st *Stream) {
 	timer := time.NewTimer(s.cfg.WriteTimeout)
 	defer timer.Stop()
+	s.recv.stalled.Store(true)
+	defer s.recv.stalled.Store(false)
 	for !s.queueFits(st) {
 		select {
 		case <-s.recv.drained:
@@ -246,6 +248,19 @@ func (s *Session) stall(st *Stream) {
 			return
 		}
 	}
+}
+
+// appendPing1 asks nothing: who reads nothing learns by writing that the carrier
+// has ended.
+func (s *Session) appendPing1(b []byte) []byte {
+	s.mu.Lock()
+	ping := s.pingDue
+	s.pingDue = false
+	s.mu.Unlock()
+	if ping {
+		b = framecodec.Ping{}.AppendFrame(b, s.frameWord())
+	}
+	return b
 }
 
 // queueFits: a stream whose queue is empty keeps up, whatever the others hold.

@@ -320,6 +320,22 @@ func TestDialect1StallResumes(t *testing.T) {
 	})
 }
 
+// Who reads nothing notices the end of the carrier all the same.
+func TestDialect1StallNoticesTheEnd(t *testing.T) {
+	inDuo(t, tunnel.Dialect1, nil, func(p *duo) {
+		p.exit.stuck = true
+		p.open()
+		p.entry.send(make([]byte, 4<<20))
+		time.Sleep(2 * time.Second)
+		_ = p.wire.Close(0)
+		from := time.Now()
+		<-p.gateway.Done()
+		if took := time.Since(from); took > 5*time.Second || tunnel.CodeOf(p.gateway.Err()) != framecodec.CodeTunnelLost {
+			t.Errorf("after %v: %v", took, p.gateway.Err())
+		}
+	})
+}
+
 // Both sides stop reading for a stream of their own. What frees them is written
 // although neither carrier has room.
 func TestDialect1BothStall(t *testing.T) {

@@ -82,7 +82,7 @@ func TestLeftover(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
 	var q leftover
 	var want []byte
-	for range 20_000 {
+	for range 8_000 {
 		if rng.IntN(2) == 0 && len(want) < 200_000 {
 			p := make([]byte, rng.IntN(1<<rng.IntN(17)+1))
 			for i := range p {
@@ -258,7 +258,7 @@ func TestNumbers1(t *testing.T) {
 	seen := map[uint32]bool{}
 	highest := uint32(0)
 	rng := rand.New(rand.NewPCG(5, 5))
-	for range 200_000 {
+	for range 40_000 {
 		n := highest + uint32(rng.IntN(6000)) - min(highest, uint32(rng.IntN(6000)))
 		want := n != 0 && !seen[n] && (n > highest && n-highest <= ahead1 || n < highest && highest-n < ahead1)
 		if got := u.use(n); got != want {

@@ -29,6 +29,7 @@ type recvState struct {
 	queued     atomic.Int64  // bytes in all leftover queues
 	reserved   atomic.Int64  // taken from the budget
 	drained    chan struct{} // one token: a queue became shorter (dialect 1)
+	stalled    atomic.Bool   // it reads nothing until one does
 }
 
 func (r *recvState) init(s *Session) {

@@ -68,7 +68,7 @@ func (s *Session) runSender() *Error {
 		switch {
 		case err != nil:
 			return s.writeFailed(err)
-		case len(msg) == 0 && s.closed():
+		case len(msg) == 0 && s.closed() && (s.send.closeSent || !s.maySpeak()):
 			return s.lastWords()
 		case len(msg) == 0 && !s.sleepForWork(room):
 			return nil
@@ -403,7 +403,7 @@ func (s *Session) sleepForRoom() bool {
 	}
 	s.waiting = waitRoom
 	s.mu.Unlock()
-	s.carrier.NotifyLow(s.send.marks.low(), s.signal)
+	s.carrier.NotifyLow(s.send.marks.low(), s.poke)
 	from := now()
 	more := s.sleep()
 	s.blockedNanos.Add(int64(now() - from))

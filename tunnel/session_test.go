@@ -97,25 +97,24 @@ func TestManyStreamsEcho(t *testing.T) {
 
 func testManyStreamsEcho(t *testing.T, d tunnel.Dialect) {
 	p := newPair(t, d)
-	{
-		data := randomBytes(1 << 20)
-		done := make(chan error, 32)
-		for range 32 {
-			a, b := p.open(t)
-			go func() { _, _ = io.Copy(b, b); _ = b.(*tunnel.Conn).CloseWrite() }()
-			go func() {
-				go func() { _, _ = a.Write(data); _ = a.(*tunnel.Conn).CloseWrite() }()
-				got, err := io.ReadAll(a)
-				if err == nil && !bytes.Equal(got, data) {
-					err = io.ErrUnexpectedEOF
-				}
-				done <- err
-			}()
-		}
-		for range 32 {
-			if err := <-done; err != nil {
-				t.Error(err)
+	const streams = 24
+	data := randomBytes(600_000)
+	done := make(chan error, streams)
+	for range streams {
+		a, b := p.open(t)
+		go func() { _, _ = io.Copy(b, b); _ = b.(*tunnel.Conn).CloseWrite() }()
+		go func() {
+			go func() { _, _ = a.Write(data); _ = a.(*tunnel.Conn).CloseWrite() }()
+			got, err := io.ReadAll(a)
+			if err == nil && !bytes.Equal(got, data) {
+				err = io.ErrUnexpectedEOF
 			}
+			done <- err
+		}()
+	}
+	for range streams {
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	}
 }

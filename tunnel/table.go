@@ -4,7 +4,9 @@ import "sync/atomic"
 
 // The stream table is a radix tree over dense numbers: three loads for a
 // look-up among any number of streams, no lock for readers. Pages are freed when
-// they are empty, so a long-lived session does not keep what it has forgotten.
+// they are empty, so a long-lived session does not keep what it has forgotten;
+// only the newest one stays, since streams that come one after the other would
+// have it made anew each time.
 const (
 	pageBits = 8
 	pageSize = 1 << pageBits
@@ -24,7 +26,9 @@ type tableBranch struct {
 // remove and all by who holds the session's lock.
 type streamTable struct {
 	root atomic.Pointer[[]atomic.Pointer[tableBranch]]
-	n    int // guarded by the session's lock
+	// Guarded by the session's lock.
+	n      int
+	newest uint32 // the page that was put to last: its index >> pageBits
 }
 
 func (t *streamTable) branch(index uint32) *tableBranch {
@@ -84,21 +88,35 @@ func (t *streamTable) put(index uint32, st *Stream) {
 	p.slots[index&(pageSize-1)].Store(st)
 	p.used++
 	t.n++
+	if before := t.newest; before != index>>pageBits {
+		t.newest = index >> pageBits
+		t.freePage(before)
+	}
 }
 
 func (t *streamTable) remove(index uint32) {
-	b := t.branch(index)
-	page := &b.pages[index>>pageBits&(pageSize-1)]
-	p := page.Load()
+	p := t.branch(index).pages[index>>pageBits&(pageSize-1)].Load()
 	p.slots[index&(pageSize-1)].Store(nil)
 	p.used--
 	t.n--
-	if p.used > 0 {
+	if number := index >> pageBits; number != t.newest {
+		t.freePage(number)
+	}
+}
+
+// freePage lets go of a page if it is empty.
+func (t *streamTable) freePage(number uint32) {
+	b := t.branch(number << pageBits)
+	if b == nil {
+		return
+	}
+	page := &b.pages[number&(pageSize-1)]
+	if p := page.Load(); p == nil || p.used > 0 {
 		return
 	}
 	page.Store(nil)
 	if b.used--; b.used == 0 {
-		(*t.root.Load())[index>>(2*pageBits)].Store(nil)
+		(*t.root.Load())[number>>pageBits].Store(nil)
 	}
 }
 

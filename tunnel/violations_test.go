@@ -194,9 +194,7 @@ func testViolation(t *testing.T, v violation) {
 		return
 	}
 	r.expectReset(v.stream, framecodec.CodeProtocolError)
-	if r.s.Stream(v.stream) != nil {
-		t.Error("the stream is still there")
-	}
+	waitFor(t, func() bool { return r.s.Stream(v.stream) == nil })
 	if other != nil {
 		r.exchange(3, other)
 	}

@@ -136,7 +136,7 @@ func (s *Session) appendSessionWindow(b []byte) []byte {
 func (s *Session) tick(at time.Duration) {
 	s.mu.Lock()
 	traffic := s.bytesIn.Load() + s.bytesOut.Load()
-	if !s.d1 && traffic != s.lastTraffic && s.recv.helloSeen.Load() {
+	if !s.d1 && traffic != s.lastTraffic && s.recv.helloSeen.Load() || s.recv.stalled.Load() {
 		s.lastTraffic = traffic
 		s.pingDue = true
 		s.wakeLocked(waitRoom)

@@ -14,6 +14,7 @@ type wire struct {
 	mu       sync.Mutex
 	cond     *sync.Cond
 	inbox    [][]byte
+	head     int      // of inbox: what is before it has been read
 	free     [][]byte // recycled buffers: the steady state allocates nothing
 	buffered int      // written here, not yet read over there
 	mark     int
@@ -36,10 +37,10 @@ func newWires() (a, b *wire) {
 func (w *wire) Wait() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.inbox) == 0 && !w.closed {
+	for len(w.inbox) == w.head && !w.closed {
 		w.cond.Wait()
 	}
-	if len(w.inbox) == 0 {
+	if len(w.inbox) == w.head {
 		return errWireClosed
 	}
 	return nil
@@ -47,16 +48,19 @@ func (w *wire) Wait() error {
 
 func (w *wire) ReadMessage(p []byte) (int, error) {
 	w.mu.Lock()
-	if len(w.inbox) == 0 {
+	if len(w.inbox) == w.head {
 		w.mu.Unlock()
 		return 0, errWireClosed
 	}
-	msg := w.inbox[0]
+	msg := w.inbox[w.head]
 	if len(msg) > len(p) {
 		w.mu.Unlock()
 		return 0, io.ErrShortBuffer
 	}
-	w.inbox = w.inbox[:copy(w.inbox, w.inbox[1:])]
+	if w.head++; 2*w.head > len(w.inbox) { // moved rarely, so that a long line is no burden
+		w.inbox = w.inbox[:copy(w.inbox, w.inbox[w.head:])]
+		w.head = 0
+	}
 	n := copy(p, msg)
 	w.free = append(w.free, msg[:0])
 	w.mu.Unlock()
