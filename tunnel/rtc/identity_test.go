@@ -116,3 +116,26 @@ func TestVersions(t *testing.T) {
 		}
 	}
 }
+
+// TestRestartKeepsFingerprint: a restart may bring new credentials, never
+// another certificate.
+func TestRestartKeepsFingerprint(t *testing.T) {
+	checkLeaks(t)
+	p := connect(t, testGateway(t, Options{}), testDialer(DialerConfig{}))
+	p.server.mu.Lock()
+	present := p.server.remote
+	p.server.mu.Unlock()
+	other := "a=fingerprint:sha-256 00" + present.fingerprint[2:] + "\r\n"
+	f, err := ParseFragment(other + "a=ice-ufrag:newufrag\r\na=ice-pwd:" + strings.Repeat("p", 24) + "\r\n" +
+		"m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:" + present.mid + "\r\n" + other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := p.server.restarted(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.fingerprint != present.fingerprint || strings.Count(d.text(), "a=fingerprint:") != 1 || d.ufrag != "newufrag" {
+		t.Errorf("the restarted description is %q", d.text())
+	}
+}
