@@ -84,11 +84,12 @@ func (b *bench) fillPeer(ctx context.Context, l *load, p *peer, s sample) error 
 	return b.live(ctx, l, p, s)
 }
 
-// live adds what our own ends say of themselves: heap and stacks after a
-// collection, with the used idle connections and without.
+// live ends the idle connections, and adds what our own ends say of themselves:
+// heap and stacks after a collection, with the used idle connections and without.
 func (b *bench) live(ctx context.Context, l *load, p *peer, s sample) error {
 	if p.profile == nil {
-		return nil
+		_, err := l.call(ctx, request{Op: "release"})
+		return err
 	}
 	with, err := p.profile(ctx)
 	if err != nil {
