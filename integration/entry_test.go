@@ -103,10 +103,11 @@ func TestEntries(t *testing.T) {
 		return c
 	}
 	secured := func(t *testing.T) net.Conn {
-		c, err := tls.Dial("tcp", entry1, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		var c net.Conn
+		eventually(t, func() (err error) { // Caddy makes the certificate while it runs already
+			c, err = tls.Dial("tcp", entry1, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"})
+			return err
+		})
 		return c
 	}
 	for name, test := range map[string]struct {

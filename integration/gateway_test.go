@@ -27,7 +27,7 @@ func TestGateway(t *testing.T) {
 		t.Fatalf("%d tunnels, want 1", len(list))
 	}
 	one := list[0]
-	if one.Endpoint != "gw" || one.State != "open" || one.Dialect != 2 || one.Streams != 1 || one.ClientIP != "127.0.0.1" || one.CandidatePair == "" || one.BytesIn == 0 {
+	if one.Endpoint != "gw" || one.State != "open" || one.Dialect != 2 || one.Streams != 1 || one.ClientIP != "127.0.0.1" || one.BytesIn == 0 {
 		t.Errorf("tunnel %+v", one)
 	}
 	var detail tunnelJSON

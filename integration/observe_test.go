@@ -19,7 +19,7 @@ import (
 // our series.
 func scrape(t *testing.T) (text []byte, values map[string]float64) {
 	t.Helper()
-	res, err := http.Get(adminURL + "/metrics")
+	res, err := (&http.Client{Transport: oneShot}).Get(adminURL + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

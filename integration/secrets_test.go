@@ -139,6 +139,9 @@ func (w watching) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func watch(body []byte) {
 	for _, m := range iceSecret.FindAllSubmatch(body, -1) {
+		if len(m[2]) < 8 {
+			continue // a test's own, too short to be searched for
+		}
 		secret("an ICE "+string(m[1]), string(m[2]))
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -54,38 +55,79 @@ func site(options string) string {
 	return "http://" + siteAddr + " {\n\tlog\n\twebrtc_tunnel /tunnel* {\n\t\tname gw\n\t\tallow_anonymous\n" + options + "\n\t}\n}\n"
 }
 
+// bare is a configuration with nothing in it.
+const bare = "{\n\tadmin localhost:2999\n\tpersist_config off\n}\n"
+
+// launched: Caddy runs in this process. caddytest would launch another one when
+// the admin endpoint does not answer at once, which happens while it moves from
+// one configuration to the next; so it is asked once.
+var launched sync.Once
+
 // start loads a Caddyfile and unloads it at the end of the test.
 func start(t *testing.T, caddyfile string) {
 	t.Helper()
-	caddytest.NewTester(t).InitServer(caddyfile, "caddyfile")
+	launched.Do(func() { caddytest.NewTester(t).InitServer(bare, "caddyfile") })
 	if t.Failed() {
 		t.FailNow()
 	}
+	if err := load(caddyfile); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		if err := load("{\n\tadmin localhost:2999\n\tpersist_config off\n}\n"); err != nil {
+		if err := load(bare); err != nil {
 			t.Error(err)
 		}
+		// Caddy closes listeners behind our back, and a connection that is taken
+		// by one that is about to close is lost: the next test should have none.
+		eventually(t, func() error {
+			for _, address := range []string{siteAddr, entry1, socks1} {
+				if c, err := net.Dial("tcp", address); err == nil {
+					c.Close()
+					return fmt.Errorf("%s still listens", address)
+				}
+			}
+			return nil
+		})
 	})
 }
 
-// load replaces the configuration, as `caddy reload` does.
+// load replaces the configuration, as `caddy reload` does. It tries again when
+// the connection is lost, because each load moves the admin endpoint, too; one
+// that was loaded already is not loaded twice.
 func load(caddyfile string) error {
-	req, err := http.NewRequest(http.MethodPost, adminURL+"/load", strings.NewReader(caddyfile))
-	if err != nil {
+	var status error
+	network := testkit.WaitFor(long, func() (err error) {
+		status, err = post(adminURL+"/load", caddyfile)
 		return err
+	})
+	return errors.Join(network, status)
+}
+
+// post sends a configuration; it tells what Caddy says of it from what the
+// network does.
+func post(url, caddyfile string) (status, network error) {
+	req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(caddyfile))
+	if err != nil {
+		return err, nil
 	}
 	req.Header.Set("Content-Type", "text/caddyfile")
-	res, err := http.DefaultClient.Do(req)
+	res, err := oneShot.RoundTrip(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = errors.New(string(body))
+	if err != nil {
+		return nil, err
 	}
-	return err
+	if res.StatusCode != http.StatusOK {
+		return errors.New(string(body)), nil
+	}
+	return nil, nil
 }
+
+// oneShot keeps no connections: a reload ends them.
+var oneShot = &http.Transport{DisableKeepAlives: true}
 
 // admin asks the admin API and decodes its answer into v, which may be nil.
 func admin(t *testing.T, method, path, body string, v any) int {
@@ -94,7 +136,7 @@ func admin(t *testing.T, method, path, body string, v any) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := oneShot.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,13 +191,18 @@ type peer struct {
 	session *tunnel.Session
 }
 
-// connect makes a tunnel and its session.
+// connect makes a tunnel and its session. A connection that Caddy's old listener
+// took just before it closed, in a reload, is lost: then it tries again.
 func connect(t *testing.T, url string, header http.Header) *peer {
 	t.Helper()
-	p, err := tryConnect(t.Context(), url, header)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var p *peer
+	eventually(t, func() error {
+		var err error
+		if p, err = tryConnect(t.Context(), url, header); err != nil && tunnel.CodeOf(err) != framecodec.CodeUnreachable {
+			t.Fatal(err)
+		}
+		return err
+	})
 	t.Cleanup(p.close)
 	return p
 }
@@ -163,7 +210,7 @@ func connect(t *testing.T, url string, header http.Header) *peer {
 func tryConnect(ctx context.Context, url string, header http.Header) (*peer, error) {
 	ctx, cancel := context.WithTimeout(ctx, long)
 	defer cancel()
-	client, err := signal.NewClient(signal.ClientConfig{URL: url, HTTP: &http.Client{Transport: watching{http.DefaultTransport}}, Header: func(context.Context) (http.Header, error) { return header, nil }})
+	client, err := signalClient(url, header)
 	if err != nil {
 		return nil, err
 	}
@@ -205,6 +252,23 @@ func tryConnect(ctx context.Context, url string, header http.Header) (*peer, err
 	return p, nil
 }
 
+// signalClient talks to the endpoint, and its secrets are seen going by.
+func signalClient(url string, header http.Header) (*signal.Client, error) {
+	return signal.NewClient(signal.ClientConfig{
+		URL: url, HTTP: &http.Client{Transport: watching{oneShot}},
+		Header: func(context.Context) (http.Header, error) { return header, nil },
+	})
+}
+
+func newSignal(t *testing.T, header http.Header) *signal.Client {
+	t.Helper()
+	client, err := signalClient(siteURL, header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
 func (p *peer) close() {
 	if p.session != nil {
 		p.session.Close(framecodec.CodeTunnelClosed, "")
@@ -231,13 +295,24 @@ func (p *peer) open(target string) (*tunnel.Conn, error) {
 // echoServer is a TCP server that sends back what it gets, half close included.
 func echoServer(t *testing.T) (address string) {
 	t.Helper()
-	return serve(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
+	return serveOn(t, "127.0.0.1:0")
 }
 
 // serve accepts connections on a free port of loopback until the test ends.
 func serve(t *testing.T, handle func(net.Conn)) (address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return serveAt(t, "127.0.0.1:0", handle)
+}
+
+// serveOn is echoServer at an address.
+func serveOn(t *testing.T, at string) (address string) {
+	t.Helper()
+	return serveAt(t, at, func(c net.Conn) { _, _ = io.Copy(c, c) })
+}
+
+func serveAt(t *testing.T, at string, handle func(net.Conn)) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -110,3 +110,41 @@ func (w *world) first(t *testing.T, r firstRow) {
 	}
 	w.untouched(t)
 }
+
+// log holds what the gateway has written in all rows: each refusal of a stream
+// with its rule's reason, each refused request with its code, and of what came
+// in nothing that a stranger could use.
+func (w *world) log(t *testing.T) {
+	text := w.caddy.Log()
+	codes := map[string]bool{}
+	for line := range strings.Lines(text) {
+		var entry struct{ Msg, Code, Reason string }
+		if json.Unmarshal([]byte(line), &entry) != nil {
+			continue
+		}
+		if entry.Msg == "stream denied" && entry.Reason == "" {
+			t.Errorf("a refusal without its reason: %s", line)
+		}
+		codes[entry.Msg+" "+entry.Code] = true
+	}
+	for _, want := range []string{
+		"stream denied not_allowed", "stream denied unknown_target", "signalling refused forbidden_origin",
+		"signalling refused bad_offer", "signalling refused not_found", "tunnel closed protocol_error",
+	} {
+		if !codes[want] {
+			t.Errorf("the log has no %q", want)
+		}
+	}
+	if !strings.Contains(text, "/tunnelfoo") {
+		t.Error("the access log is not on")
+	}
+	for what, secret := range map[string]string{
+		"the secret of a session's URL": strings.TrimPrefix(w.bystander.place.path, "/tunnel/s/"),
+		"an ICE password":               "P2uYro0UCO",
+		"a fingerprint":                 digest,
+	} {
+		if at := strings.Index(text, secret); at >= 0 {
+			t.Errorf("%s is in the log: %s", what, text[max(0, at-300):at])
+		}
+	}
+}

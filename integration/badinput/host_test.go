@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/socks5"
 )
 
 // host runs a row: by SOCKS5 with the host as text, by SOCKS5 with an address
@@ -171,4 +173,39 @@ func (w *world) explain(r hostRow) error {
 		return fmt.Errorf("%s by %s, want %s by %s: %s", said.Code, rule, code, r.rule, text)
 	}
 	return nil
+}
+
+// farSOCKS: an entry without users serves its own machine only, whatever it
+// listens on.
+func (w *world) farSOCKS(t *testing.T) {
+	before := w.mustTunnels(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := w.far.DialContext(ctx, "tcp", netip.AddrPortFrom(w.here, openSOCKS).String())
+	check(t, err)
+	defer c.Close()
+	check(t, c.SetDeadline(time.Now().Add(patience)))
+	_, _ = c.Write([]byte{5, 1, 0}) // it may be closed already
+	answer, err := io.ReadAll(c)
+	if errors.Is(err, os.ErrDeadlineExceeded) || len(answer) > 0 {
+		t.Errorf("a stranger was answered % x, %v", answer, err)
+	}
+	w.left(t, before)
+}
+
+// silentSOCKS: a client has ten seconds to say what it wants.
+func (w *world) silentSOCKS(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := w.net.DialContext(ctx, "tcp", aliceSOCKS)
+	check(t, err)
+	defer c.Close()
+	began := time.Now()
+	check(t, c.SetDeadline(began.Add(socks5.HandshakeTimeout+patience)))
+	_, err = c.Write([]byte{5, 1, 0, 5, 1}) // the greeting and the beginning of a request
+	check(t, err)
+	answer, err := io.ReadAll(c)
+	if took := time.Since(began); errors.Is(err, os.ErrDeadlineExceeded) || took < socks5.HandshakeTimeout-time.Second {
+		t.Errorf("the connection was ended after %v: % x, %v", took, answer, err)
+	}
 }

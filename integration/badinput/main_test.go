@@ -47,7 +47,12 @@ func TestBadInput(t *testing.T) {
 				w.first(t, r)
 			})
 		}
+		t.Run("a SOCKS client that says nothing more", func(t *testing.T) {
+			t.Parallel()
+			w.silentSOCKS(t)
+		})
 	})
+	t.Run("a SOCKS client from afar", w.farSOCKS)
 	t.Run("hosts", func(t *testing.T) {
 		for _, r := range hosts {
 			t.Run(r.name, func(t *testing.T) { w.host(t, r) })
@@ -60,4 +65,5 @@ func TestBadInput(t *testing.T) {
 		}
 	})
 	w.backTo(t, before)
+	t.Run("the log", w.log)
 }

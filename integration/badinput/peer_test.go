@@ -82,6 +82,9 @@ func (p *peer) post(offer string) {
 	status, err := p.status()
 	check(p.t, err)
 	p.id = status.ID
+	if p.id == "" || strings.Contains(p.place.path, p.id) {
+		p.t.Errorf("the public id %q is in the session's URL", p.id)
+	}
 }
 
 // status is what the owner is told of the session.

@@ -44,6 +44,7 @@ const (
 	echoAddress  = "127.0.0.1:9000"
 	aliceSOCKS   = "127.0.0.1:1080"
 	bobSOCKS     = "127.0.0.1:1081"
+	openSOCKS    = 1082 // bob's on all addresses: a mistake that costs nothing
 	trapPort     = 9001
 	metadataAddr = "169.254.169.254"
 )
@@ -70,6 +71,11 @@ const caddyfile = `{
 			}
 		}
 		127.0.0.1:1081 {
+			route {
+				webrtc_tunnel bob socks5
+			}
+		}
+		:1082 {
 			route {
 				webrtc_tunnel bob socks5
 			}
@@ -104,6 +110,12 @@ http://:8080 {
 		identity {http.request.header.X-User}
 		target echo tcp/127.0.0.1:9000
 	}
+	webrtc_tunnel /unresolved* {
+		identity {http.auth.user.id}
+		groups {nosuch.placeholder}
+		target echo tcp/127.0.0.1:9000
+	}
+	log
 	respond "the next handler" 418
 }
 `
