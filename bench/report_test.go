@@ -123,3 +123,15 @@ func TestOptions(t *testing.T) {
 		t.Errorf("%+v, %v", o, err)
 	}
 }
+
+func TestBarsOnMemoryWantManyConnections(t *testing.T) {
+	r := rounds("idle RSS, exit, used", [2]float64{1, 0.5})
+	r.Options.Idle = 500
+	if missed := r.missed(); len(missed) != 0 {
+		t.Errorf("judged with 500 connections: %v", missed)
+	}
+	r.Options.Idle = 4000
+	if len(r.missed()) != 1 {
+		t.Error("not judged with 4,000")
+	}
+}
