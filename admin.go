@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/policy"

@@ -9,8 +9,9 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/culvertgate/culvert/tunnel/policy"
 	"go.uber.org/zap"
+
+	"github.com/culvertgate/culvert/tunnel/policy"
 )
 
 // adminCall asks the admin module as Caddy's admin server does.

@@ -8,10 +8,11 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/culvertgate/culvert/framecodec"
-	"github.com/culvertgate/culvert/tunnel"
 	"github.com/mholt/caddy-l4/layer4"
 	"go.uber.org/zap"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
 )
 
 // socks5Word is what stands in place of a target.

@@ -6,11 +6,12 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/mholt/caddy-l4/layer4"
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/socks5"
 	"github.com/culvertgate/culvert/tunnel"
-	"github.com/mholt/caddy-l4/layer4"
-	"go.uber.org/zap"
 )
 
 // errNotLoopback refuses SOCKS clients of other machines: a server without users

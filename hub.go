@@ -11,13 +11,14 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/gateway"
 	"github.com/culvertgate/culvert/tunnel/reactor"
 	"github.com/culvertgate/culvert/tunnel/rtc"
 	"github.com/culvertgate/culvert/tunnel/udp"
-	"go.uber.org/zap"
 )
 
 // hubPool holds the hubs of this process by listen address: one, or two while a

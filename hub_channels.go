@@ -4,10 +4,11 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/rtc"
-	"go.uber.org/zap"
 )
 
 // The protocols of data channels; SPEC.md, first table.

@@ -3,11 +3,12 @@ package culvert
 import (
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/gateway"
 	"github.com/culvertgate/culvert/tunnel/policy"
-	"go.uber.org/zap"
 )
 
 // The sides of a tunnel, as metrics and the admin API call them.

@@ -4,13 +4,14 @@ import (
 	"context"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/gateway"
 	"github.com/culvertgate/culvert/tunnel/policy"
 	"github.com/culvertgate/culvert/tunnel/rtc"
 	"github.com/culvertgate/culvert/tunnel/signal"
-	"golang.org/x/time/rate"
 )
 
 // create answers an offer for an endpoint. Limits come before state: nothing of

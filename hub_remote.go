@@ -6,11 +6,12 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/client"
 	"github.com/culvertgate/culvert/tunnel/rtc"
-	"go.uber.org/zap"
 )
 
 // pooledRemote is a remote that runs: it keeps its tunnel as long as some

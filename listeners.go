@@ -5,9 +5,10 @@ import (
 	"fmt"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/culvertgate/culvert/tunnel/policy"
 	"github.com/mholt/caddy-l4/layer4"
 	"go.uber.org/zap"
+
+	"github.com/culvertgate/culvert/tunnel/policy"
 )
 
 // freeze works out what no stream may reach: the admin endpoint, our UDP socket,

@@ -4,10 +4,11 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/gateway"
 	"github.com/culvertgate/culvert/tunnel/policy"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // metricsPrefix begins every name; the names are part of the interface.

@@ -4,9 +4,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/udp"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // traffic adds up what sessions moved: those that live, and those that ended
