@@ -4,10 +4,10 @@ package main
 
 import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
-	_ "github.com/culvertgate/culvert"
 	_ "github.com/mholt/caddy-l4"
+
+	_ "github.com/culvertgate/culvert"
 )
 
 func main() {

@@ -18,10 +18,11 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/policy"
-	"go.uber.org/zap"
 )
 
 // Adopter makes Endpoints of connections; *reactor.Reactor is one. It takes c

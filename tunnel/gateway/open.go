@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/policy"
-	"go.uber.org/zap"
 )
 
 // Accept takes a stream that the peer asks for: tunnel.Config.Accept. It returns

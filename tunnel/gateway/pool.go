@@ -4,10 +4,11 @@ import (
 	"context"
 	"sync"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/policy"
-	"golang.org/x/sync/semaphore"
 )
 
 // PoolConfig bounds the opens of a process. Zero values mean the defaults.

@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
-	"pgregory.net/rapid"
 )
 
 // The small world of the property: few ports, names and addresses, so that

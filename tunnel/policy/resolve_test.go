@@ -10,9 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/dns/dnsmessage"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
-	"golang.org/x/net/dns/dnsmessage"
 )
 
 // dnsServer answers A questions from a table and notes the names it was asked
