@@ -220,6 +220,9 @@ func (s *Session) onMetrics1() *Error {
 // stray1 is data for a number that is not open: dropped, and said once.
 func (s *Session) stray1(n uint32) *Error {
 	s.stray.Add(1)
+	if s.closed() {
+		return nil // our Close says how its stream ended; this would make it an orderly end
+	}
 	for _, told := range s.recv.told {
 		if told == n {
 			return nil

@@ -349,17 +349,32 @@ func (w *world) suddenEnd(code tunnel.Code, end func()) {
 	}
 }
 
+// until polls a condition for as long as something moves.
 func (w *world) until(what string, cond func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	const patience = 6 * time.Second
+	last, since := uint64(0), time.Now()
+	for ; !cond(); time.Sleep(time.Millisecond) {
 		if err := w.monitor.fault(); err != nil {
 			w.t.Fatal("monitor:", err)
 		}
-		if time.Now().After(deadline) {
+		if moved := w.moved(); moved != last {
+			last, since = moved, time.Now()
+		}
+		if time.Since(since) > patience {
 			w.dump()
-			w.t.Fatal("not within 20 s: ", what)
+			w.t.Fatalf("nothing moved for %v before: %s", patience, what)
 		}
 	}
+}
+
+// moved changes with every byte and every end.
+func (w *world) moved() (sum uint64) {
+	for _, s := range w.session {
+		stats := s.Stats()
+		sum += stats.BytesIn + stats.BytesOut - uint64(stats.Streams) - uint64(stats.Queued)
+	}
+	return sum
 }
 
 func (w *world) dump() {
@@ -380,6 +395,19 @@ func (w *world) check() {
 		s, b := w.session[i], w.budget[i]
 		w.until("nothing is left", func() bool { return b.Used() == 0 && s.Stats().Streams == 0 && len(s.Streams()) == 0 })
 	}
+	w.until("Endpoints that come late are closed", func() bool {
+		for _, f := range w.flows {
+			f.mu.Lock()
+			attached := f.attached
+			f.mu.Unlock()
+			entry, _ := f.entry.isClosed()
+			exit, _ := f.exit.isClosed()
+			if f.late && !entry || attached && !exit {
+				return false
+			}
+		}
+		return true
+	})
 	for i, f := range w.flows {
 		f.mu.Lock()
 		for side, e := range []*script{f.entry, f.exit} {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"github.com/culvertgate/culvert/tunnel"
 )
@@ -55,6 +56,7 @@ func (e *script) faultf(format string, args ...any) {
 }
 
 func (e *script) Bind(r tunnel.Readiness) {
+	time.Sleep(time.Duration(e.c.roll(4)) * 20 * time.Microsecond) // nobody may be faster
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ready != nil {
