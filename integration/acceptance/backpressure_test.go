@@ -16,7 +16,7 @@ const (
 	bulkStreams = 64
 	bulkSize    = 4 << 20  // of each and run
 	bulkPairs   = 4        // runs with and without the stalled stream, interleaved: 1 GiB beside it
-	stalledSize = 96 << 20 // of the one that is not read: more than all windows and buffers on its way
+	stalledSize = 48 << 20 // of the one that is not read: more than all windows and buffers on its way
 	bulkSlack   = 1.20
 	bulkMemory  = 200_000_000 // bytes, the largest resident size of a process
 )

@@ -144,6 +144,13 @@ func (x *tap) count() map[string]int {
 	return kinds
 }
 
+// problems returns how many problem documents have passed.
+func (x *tap) problems() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.texts)
+}
+
 // search fails the test for each secret in text.
 func (x *tap) search(t testing.TB, where, text string) {
 	t.Helper()
