@@ -27,6 +27,7 @@ func TestBadInput(t *testing.T) {
 		for _, r := range requests {
 			t.Run(r.name, func(t *testing.T) { w.request(t, r) })
 		}
+		w.logged(t, "signalling refused", "bad_offer")
 	})
 	t.Run("generated offers", w.generatedOffers)
 	t.Run("limits", w.limits)
@@ -57,6 +58,7 @@ func TestBadInput(t *testing.T) {
 		for _, r := range hosts {
 			t.Run(r.name, func(t *testing.T) { w.host(t, r) })
 		}
+		w.logged(t, "stream denied", "not_allowed")
 	})
 	t.Run("a good client", func(t *testing.T) {
 		p := w.connect(t, alice, nil, session)
@@ -65,5 +67,5 @@ func TestBadInput(t *testing.T) {
 		}
 	})
 	w.backTo(t, before)
-	t.Run("the log", w.log)
+	w.silentLog(t)
 }
