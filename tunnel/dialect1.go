@@ -31,11 +31,23 @@ func (s *Session) appendStream1(b []byte, st *Stream, owed uint8) []byte {
 	if owed&oweReset != 0 && st.num != 0 {
 		m := framecodec.CloseConnection{Conn: st.num, Reason: framecodec.ReasonNormal}
 		if st.extra != nil && st.extra.err != nil {
-			m.Reason, m.Text = st.extra.err.Code.Reason(), peerText(st.extra.err.Text)
+			m.Reason, m.Text = reason1(st.extra.err.Code), peerText(st.extra.err.Text)
 		}
 		b = m.AppendFrame(b, s.frameWord())
 	}
 	return b
+}
+
+// reason1 is what a peer is told of one connection's end. The reference's
+// listening side accepts nothing any more after Error or UpstreamClosed, so one
+// target's reset would end the whole forward: it is told Unknown instead.
+func reason1(c Code) framecodec.Reason {
+	switch r := c.Reason(); r {
+	case framecodec.ReasonError, framecodec.ReasonUpstreamClosed:
+		return framecodec.ReasonUnknown
+	default:
+		return r
+	}
 }
 
 // control1 handles a control frame of dialect 1. What is wrong with one
@@ -147,7 +159,7 @@ func (s *Session) onOpen1(data []byte) *Error {
 	}
 	code, text := s.admit(m.Conn, t, "", 0)
 	if code != framecodec.CodeNormal {
-		return refuse(code.Reason(), text)
+		return refuse(reason1(code), text)
 	}
 	return nil
 }

@@ -129,6 +129,25 @@ func TestDialect1CloseOfConnection0(t *testing.T) {
 	}
 }
 
+// The reference's listening side accepts nothing any more after Error or
+// UpstreamClosed: no stream's end may stop the others.
+func TestDialect1EndsNoListener(t *testing.T) {
+	r := newRaw(t, tunnel.Dialect1, tunnel.RoleGateway, nil)
+	for code := framecodec.CodeNormal + 1; code <= framecodec.CodeConflict; code++ {
+		n := uint32(code)
+		r.open(n)
+		r.s.Stream(n).Reset(code, "why")
+		c, err := framecodec.ParseCloseConnection(r.awaitEnd(framecodec.MsgCloseConnection))
+		want := code.Reason()
+		if want == framecodec.ReasonError || want == framecodec.ReasonUpstreamClosed {
+			want = framecodec.ReasonUnknown
+		}
+		if err != nil || c.Conn != n || c.Reason != want || string(c.Text) != "why" {
+			t.Errorf("%v: %+v (%v), want reason %d", code, c, err, want)
+		}
+	}
+}
+
 func TestDialect1Metrics(t *testing.T) {
 	r := newRaw(t, tunnel.Dialect1, tunnel.RoleGateway, nil)
 	r.open(1)

@@ -125,12 +125,12 @@ var endings = []ending{
 	{cause: "the entry's socket is reset", act: func(p *duo) { p.open(); p.entry.reset() },
 		entry2: cancelled, exit2: cancelled, entry1: cancelled, exit1: cancelled},
 	{cause: "the target resets", act: func(p *duo) { p.open(); p.exit.reset() },
-		entry2: targetClosed, exit2: targetClosed, entry1: targetClosed, exit1: targetClosed},
+		entry2: targetClosed, exit2: targetClosed, entry1: internal, exit1: targetClosed},
 	{cause: "the target resets while we write to it", act: func(p *duo) {
 		p.open()
 		p.exit.read(func() { p.exit.broken = errHandReset })
 		p.entry.send([]byte("x"))
-	}, entry2: targetClosed, exit2: targetClosed, entry1: targetClosed, exit1: targetClosed},
+	}, entry2: targetClosed, exit2: targetClosed, entry1: internal, exit1: targetClosed},
 	{cause: "reset behind a half close", act: func(p *duo) {
 		p.open()
 		p.entry.finish()
