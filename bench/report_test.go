@@ -21,12 +21,15 @@ func rounds(metric string, values ...[2]float64) *result {
 
 func TestJudgeVoidsARoundBelowHalfOfTheBest(t *testing.T) {
 	r := rounds("bulk up", [2]float64{10, 20}, [2]float64{4.9, 20}, [2]float64{5, 20}, [2]float64{10, 41})
-	r.judge()
+	judged := r.judge()
 	var void []int
 	for _, round := range r.Rounds {
 		if round.Void != "" {
 			void = append(void, round.Number)
 		}
+	}
+	if len(judged) != len(void) || len(r.judge()) != 0 {
+		t.Errorf("%d rounds judged, %d void; or again", len(judged), len(void))
 	}
 	// Round 2 by the wheel's best; rounds 1 and 3 by ours, which came later.
 	if len(void) != 3 || void[0] != 1 || void[1] != 2 || void[2] != 3 {

@@ -99,8 +99,10 @@ func commit() string {
 }
 
 // judge voids the rounds in which a rate fell below half of the same peer's
-// best. It is done again after each round, because the best may be a later one.
-func (r *result) judge() {
+// best, and returns them. It is done again after each round, because the best
+// may be a later one.
+func (r *result) judge() []*round {
+	var void []*round
 	for _, name := range r.Options.Peers {
 		for _, m := range metrics {
 			if !m.Rate {
@@ -113,10 +115,12 @@ func (r *result) judge() {
 			for _, round := range r.Rounds {
 				if v, ok := round.Samples[name][m.Name]; ok && v < best/2 && round.Void == "" {
 					round.Void = fmt.Sprintf("%s, %s: %s %s, less than half of its best, %s", name, m.Name, number(v), m.Unit, number(best))
+					void = append(void, round)
 				}
 			}
 		}
 	}
+	return void
 }
 
 func (r *result) valid() []*round {

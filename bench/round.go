@@ -71,7 +71,9 @@ func measure(ctx context.Context, o options) (_ *result, err error) {
 		return nil, err
 	}
 	for number := 1; ; number++ {
-		b.result.judge()
+		for _, r := range b.result.judge() {
+			progress("  round %d is void: %s", r.Number, r.Void)
+		}
 		valid := b.result.valid()
 		if len(valid) >= o.Rounds {
 			return b.result, nil
