@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/culvertgate/culvert/internal/testkit"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/culvertgate/culvert/internal/testkit"
 )
 
 // The credentials that no test but this one uses. Every other exchange of these

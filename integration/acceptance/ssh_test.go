@@ -24,6 +24,7 @@ func TestMustShow2SSHFromMakeBuild(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: no build with xcaddy")
 	}
+	t.Parallel() // with tests that wait
 	root, binary := must[string](t)(testkit.Root()), filepath.Join(t.TempDir(), "caddy")
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
