@@ -92,16 +92,16 @@ func flag(to *bool) option {
 	}}
 }
 
-// number reads a whole number of at least least.
-func number(to *int, least int) option {
+// number reads a whole number of at least 1.
+func number(to *int) option {
 	return option{read: func(d *caddyfile.Dispenser) error {
 		var arg string
 		if !d.AllArgs(&arg) {
 			return d.ArgErr()
 		}
 		n, err := strconv.Atoi(arg)
-		if err != nil || n < least {
-			return d.Errf("%q is not a whole number of at least %d", arg, least)
+		if err != nil || n < 1 {
+			return d.Errf("%q is not a whole number of at least 1", arg)
 		}
 		*to = n
 		return nil

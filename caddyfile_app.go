@@ -94,12 +94,12 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (l *Limits) options() map[string]option {
 	return map[string]option{
-		"tunnels":               number(&l.Tunnels, 1),
-		"streams":               number(&l.Streams, 1),
+		"tunnels":               number(&l.Tunnels),
+		"streams":               number(&l.Streams),
 		"memory":                size(&l.Memory),
 		"tunnel_memory":         size(&l.TunnelMemory),
-		"handshakes":            number(&l.Handshakes, 1),
-		"handshakes_per_client": number(&l.HandshakesPerClient, 1),
+		"handshakes":            number(&l.Handshakes),
+		"handshakes_per_client": number(&l.HandshakesPerClient),
 		"memory_per_identity":   size(&l.MemoryPerIdentity),
 	}
 }
@@ -146,7 +146,7 @@ func (a *App) readRemote(d *caddyfile.Dispenser) error {
 	a.Remote[name] = r
 	return readBlock(d, "remote", map[string]option{
 		"header":          {read: r.readHeader, repeatable: true},
-		"dialect":         number(&r.Dialect, 1),
+		"dialect":         number(&r.Dialect),
 		"connect":         one(&r.Connect),
 		"tls_trust_pool":  {read: r.readTrustPool},
 		"tls_client_auth": {read: r.readClientAuth},

@@ -119,9 +119,9 @@ func (e *Endpoint) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"dynamic":         {read: e.readDynamic},
 		"default_target":  one(&e.DefaultTarget),
 		"limits": block("limits", map[string]option{
-			"tunnels_per_identity": number(&limits.TunnelsPerIdentity, 1),
-			"streams_per_tunnel":   number(&limits.StreamsPerTunnel, 1),
-			"opens_per_second":     number(&limits.OpensPerSecond, 1),
+			"tunnels_per_identity": number(&limits.TunnelsPerIdentity),
+			"streams_per_tunnel":   number(&limits.StreamsPerTunnel),
+			"opens_per_second":     number(&limits.OpensPerSecond),
 		}),
 	})
 	if *limits != (EndpointLimits{}) {

@@ -196,7 +196,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		"deny private":             {site("dynamic {\ndeny 10.0.0.1 private\n}"), []string{"rong argument count"}},
 		"allow with another word":  {site("dynamic {\nallow tcp/10.0.0.0/8:22 public\n}"), []string{"rong argument count"}},
 		"dialect 3":                {site("dialects 3"), []string{`dialect "3" is neither 1 nor 2`}},
-		"duplicate user":           {site("target a tcp/10.0.0.1:1 {\nusers x x\n}"), []string{`"x" is there twice`}},
+		"duplicate user":           {site("target a tcp/10.0.0.1:1 {\nusers eve bob eve\n}"), []string{`"eve" is there twice`}},
 		"directive argument":       {":80 {\n\twebrtc_tunnel /t* x\n}\n", []string{"rong argument count"}},
 		"base path in doubt":       {":80 {\n\t@a path /a /b\n\twebrtc_tunnel @a\n}\n", []string{"write base_path"}},
 		"wildcard in the path":     {":80 {\n\twebrtc_tunnel /a*b\n}\n", []string{"base_path"}},

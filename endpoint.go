@@ -236,6 +236,7 @@ func (e *Endpoint) logAccess(r *http.Request, c signal.Caller, res signal.Result
 	}
 	e.hub.warnClient(e.Name, "signalling refused", append(fields, zap.NamedError("reason", res.Err))...)
 	if res.Kind == signal.KindOffer {
+		processMetrics.tunnelOpened(sideGateway, codeLabel(res.Code))
 		e.hub.emit(eventTunnelRejected, map[string]any{
 			"endpoint": e.Name, "identity": c.Identity, "client_ip": c.ClientIP.String(), "code": res.Code.String(),
 		})

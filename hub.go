@@ -98,34 +98,42 @@ func (h *hub) endpoint(name string) *endpointState {
 // open opens the socket, once: a second configuration finds it open. It is
 // called by Start for configurations with an endpoint.
 func (h *hub) open(env *environment) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.net.socket != nil {
-		return nil
-	}
-	if err := h.runLocked(); err != nil {
+	socket, err := h.openSocket(env)
+	if err != nil || socket == nil {
 		return err
 	}
-	socket, err := udp.Listen(env.ctx, h.listen.network, h.listen.address, udp.Config{})
-	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("%s is in use by another program (3478 is also the port of TURN servers such as coturn): "+
-				"choose another one with the option listen of webrtc_tunnel, such as listen udp/:3479: %w", h.listen, err)
-		}
-		return fmt.Errorf("opening %s (option listen of webrtc_tunnel): %w", h.listen, err)
-	}
+	processMetrics.packets.add(socket)
 	for _, w := range socket.Warnings() {
 		env.logger.Warn("UDP socket", zap.String("warning", w))
 	}
-	gw, err := rtc.NewGateway(rtc.GatewayConfig{Socket: socket, Logger: h.logger, Options: env.gateway})
-	if err != nil {
-		_ = socket.Close()
-		return fmt.Errorf("starting WebRTC: %w", err)
-	}
-	h.net = transport{socket, gw}
-	processMetrics.packets.add(socket)
 	env.logger.Info("listening for WebRTC peers", zap.Stringer("address", socket.LocalAddr()))
 	return nil
+}
+
+// openSocket opens the socket and starts the gateway; nil when there is one.
+func (h *hub) openSocket(env *environment) (*udp.Socket, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.net.socket != nil {
+		return nil, nil
+	}
+	if err := h.runLocked(); err != nil {
+		return nil, err
+	}
+	socket, err := udp.Listen(env.ctx, h.listen.network, h.listen.address, udp.Config{})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s is in use by another program (3478 is also the port of TURN servers such as coturn): "+
+			"choose another one with the option listen of webrtc_tunnel, such as listen udp/:3479: %w", h.listen, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening %s (option listen of webrtc_tunnel): %w", h.listen, err)
+	}
+	gw, err := rtc.NewGateway(rtc.GatewayConfig{Socket: socket, Logger: h.logger, Options: env.gateway})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("starting WebRTC: %w", err), socket.Close())
+	}
+	h.net = transport{socket, gw}
+	return socket, nil
 }
 
 // runLocked starts the hub's goroutines (clock, events, reactor), once.
@@ -148,16 +156,24 @@ func (h *hub) runLocked() error {
 // attach makes env the newest configuration. New tunnels and streams follow it
 // at once; what runs already is judged when an older one is detached.
 func (h *hub) attach(env *environment) error {
+	env.freeze(h.listen)
+	if err := h.addEnvironment(env); err != nil {
+		return err
+	}
+	h.setOptions()
+	close(env.attached)
+	return nil
+}
+
+func (h *hub) addEnvironment(env *environment) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.runLocked(); err != nil {
 		return err
 	}
 	h.remotes.use(h, env)
-	env.freeze(h.listen)
 	h.envs = append(h.envs, env)
 	h.applyLocked()
-	close(env.attached)
 	return nil
 }
 
@@ -185,8 +201,23 @@ func (h *hub) detach(env *environment) {
 
 	h.remotes.keep(h, left)
 	if len(left) > 0 {
+		h.setOptions()
 		h.recheck(left[len(left)-1])
 		h.closeUnused()
+	}
+}
+
+// setOptions gives the newest configuration's options to the gateway, for the
+// answers to come.
+func (h *hub) setOptions() {
+	h.mu.Lock()
+	gw, env := h.net.gateway, h.newest.Load()
+	h.mu.Unlock()
+	if gw == nil || env == nil {
+		return
+	}
+	if err := gw.SetOptions(env.gateway); err != nil {
+		env.logger.Error("the WebRTC options can't be used, the ones before stay", zap.Error(err))
 	}
 }
 
@@ -199,11 +230,6 @@ func (h *hub) applyLocked() {
 	env := h.envs[len(h.envs)-1]
 	h.memory.SetLimit(env.limits.Memory)
 	h.identities.setLimit(env.limits.MemoryPerIdentity)
-	if h.net.gateway != nil {
-		if err := h.net.gateway.SetOptions(env.gateway); err != nil {
-			env.logger.Error("WebRTC options", zap.Error(err))
-		}
-	}
 	h.newest.Store(env)
 }
 

@@ -40,12 +40,11 @@ func (h *hub) create(ctx context.Context, state *endpointState, c signal.Caller,
 		t.exit.Close()
 		t.forget()
 		close(t.gone)
-		processMetrics.tunnelOpened(sideGateway, tunnel.CodeOf(err).String())
 		return signal.Session{}, err
 	}
 	return signal.Session{
 		Secret: t.secret, ETag: t.etag, Answer: answer,
-		ICEServers: env.iceServersFor(state.name, c), Expires: t.expiry(),
+		ICEServers: env.iceServersFor(c), Expires: t.expiry(),
 		Timing: []signal.Timing{{Name: "ice", Duration: time.Since(started)}},
 	}, nil
 }
@@ -164,8 +163,8 @@ func (h *hub) answer(ctx context.Context, t *gatewayTunnel, o signal.Offer) (str
 
 // iceServersFor returns what a caller is told of ICE servers: credentials made
 // for it, never ours unless they are shared on purpose.
-func (env *environment) iceServersFor(endpoint string, c signal.Caller) []rtc.ICEServer {
-	var list []rtc.ICEServer
+func (env *environment) iceServersFor(c signal.Caller) []rtc.ICEServer {
+	list := make([]rtc.ICEServer, 0, len(env.iceServers))
 	for _, s := range env.iceServers {
 		out := rtc.ICEServer{URLs: s.URLs}
 		switch {

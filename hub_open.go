@@ -22,7 +22,7 @@ func (h *hub) openContext() (context.Context, context.CancelFunc) {
 // openStream opens a stream of a remote and joins ep to it; with an error ep has
 // been closed. ep may be nil: then the stream waits for Attach.
 func (h *hub) openStream(ctx context.Context, remote string, target tunnel.Target, ep tunnel.Endpoint) (*tunnel.Stream, error) {
-	r, err := h.remote(remote, target)
+	r, err := h.remote(remote, target) //nolint:contextcheck // a remote that is made here outlives this open
 	if err != nil {
 		if ep != nil {
 			ep.Close(err.Code)

@@ -174,7 +174,7 @@ func (b *backend) Targets(ctx context.Context, c signal.Caller) (any, error) {
 // ICEServers implements signal.Backend.
 func (b *backend) ICEServers(_ context.Context, c signal.Caller) []rtc.ICEServer {
 	if env := b.hub.current(); env != nil {
-		return env.iceServersFor(b.name, c)
+		return env.iceServersFor(c)
 	}
 	return nil
 }

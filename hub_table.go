@@ -54,13 +54,6 @@ func (t *tunnelTable) hide(g *gatewayTunnel) {
 	delete(t.bySecret, sha256.Sum256([]byte(g.secret)))
 }
 
-// withID returns the tunnel with that public id, nil if there is none.
-func (t *tunnelTable) withID(id string) *gatewayTunnel {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.byID[id]
-}
-
 // withSecret returns the tunnel with that secret, nil if there is none.
 func (t *tunnelTable) withSecret(secret string) *gatewayTunnel {
 	t.mu.Lock()
@@ -84,13 +77,6 @@ func (t *tunnelTable) all() []*gatewayTunnel {
 		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.id, b.id))
 	})
 	return list
-}
-
-// len returns how many there are.
-func (t *tunnelTable) len() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.byID)
 }
 
 // closeAll admits no more tunnels, ends those that are there and returns when

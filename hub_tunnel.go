@@ -178,8 +178,7 @@ func asError(err error) tunnel.Error {
 	if err == nil {
 		return tunnel.Error{Code: framecodec.CodeTunnelClosed}
 	}
-	var own *tunnel.Error
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[*tunnel.Error](err); ok {
 		return *own
 	}
 	return tunnel.Error{Code: tunnel.CodeOf(err), Text: err.Error(), Err: err}

@@ -177,6 +177,9 @@ func (c *liveCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, side := range []string{sideGateway, sideClient} {
 		sum, sessions := c.m.traffic.sums(side)
 		gauge(descTunnels, float64(sessions), side, carrierWebRTC)
+		if side == sideGateway {
+			sum.Streams += rawChannels()
+		}
 		gauge(descStreams, float64(sum.Streams), side)
 		counter(descBytes, float64(sum.BytesIn), side, "in")
 		counter(descBytes, float64(sum.BytesOut), side, "out")
@@ -190,6 +193,17 @@ func (c *liveCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descBuffered, float64(all.Queued))
 	counter(descEventsDropped, float64(c.m.eventsDropped.Load()))
 	c.collectHubs(gauge, counter)
+}
+
+// rawChannels counts those that are open: no session does.
+func rawChannels() int {
+	n := 0
+	for _, h := range runningHubs() {
+		for _, t := range h.tunnels.all() {
+			n += int(t.raws.Load())
+		}
+	}
+	return n
 }
 
 type emitFunc func(d *prometheus.Desc, v float64, labels ...string)

@@ -43,8 +43,8 @@ func TestICEServersForClients(t *testing.T) {
 		{URLs: []string{"turn:shared.example"}, Username: "user", Credential: "password", Share: true},
 		{URLs: []string{"turn:made.example"}, Secret: "secret"},
 	}}
-	alice := env.iceServersFor("gw", signal.Caller{Identity: "alice"})
-	bob := env.iceServersFor("gw", signal.Caller{Identity: "bob"})
+	alice := env.iceServersFor(signal.Caller{Identity: "alice"})
+	bob := env.iceServersFor(signal.Caller{Identity: "bob"})
 	if len(alice) != 3 || alice[0].Username != "" || alice[1].URLs[0] != "turn:shared.example" || alice[1].Credential != "password" {
 		t.Fatalf("%+v, want the STUN server, the shared one and one with credentials made", alice)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -28,9 +29,7 @@ func request(t *testing.T, method, url string, header http.Header, body string) 
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, values := range header {
-			req.Header[name] = values
-		}
+		maps.Copy(req.Header, header)
 		if res, err = client.Do(req); err != nil {
 			return err
 		}
@@ -101,9 +100,7 @@ func TestSessionBelongsToItsIdentity(t *testing.T) {
 			if strings.HasPrefix(name, "another endpoint") {
 				header = user("alice")
 			}
-			for key, value := range fragment {
-				header[key] = value
-			}
+			maps.Copy(header, fragment)
 			res, body := request(t, test.method, test.url, header, test.body)
 			wantProblem(t, res, body, http.StatusNotFound, framecodec.CodeNotFound)
 		})

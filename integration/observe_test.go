@@ -11,8 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/culvertgate/culvert/framecodec"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/culvertgate/culvert/framecodec"
 )
 
 // scrape returns what Caddy's metrics endpoint says, and the value of each of

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +14,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/culvertgate/culvert/internal/testkit"
 )
 
 // Secrets that the tests plant, or see go by, must be in nothing that Culvert
@@ -20,8 +24,20 @@ import (
 // logged at debug level, and when they are through, the log and whatever else
 // was told is searched.
 
+// alone is a port that is taken while these tests run: the others are fixed, so
+// two runs on one machine go one after the other.
+const alone = "127.0.0.1:2998"
+
 // TestMain runs the tests and then the search.
 func TestMain(m *testing.M) {
+	var turn net.Listener
+	if err := testkit.WaitFor(10*time.Minute, func() (err error) {
+		turn, err = net.Listen("tcp", alone)
+		return err
+	}); err != nil {
+		fmt.Fprintln(os.Stderr, "another run of these tests does not end:", err)
+		os.Exit(1)
+	}
 	dir, err := os.MkdirTemp("", "culvert-integration")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -34,6 +50,7 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.RemoveAll(dir)
+	turn.Close()
 	os.Exit(code)
 }
 

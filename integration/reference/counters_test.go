@@ -78,13 +78,16 @@ func tunnels(c *testkit.Caddy) ([]tunnelInfo, error) {
 	return list, json.Unmarshal([]byte(text), &list)
 }
 
-// onlyTunnel returns the one tunnel of a process, which must speak dialect 1.
+// onlyTunnel waits for the one tunnel of a process, which must speak dialect 1.
 func onlyTunnel(t testing.TB, c *testkit.Caddy) tunnelInfo {
 	t.Helper()
-	list := must[[]tunnelInfo](t)(tunnels(c))
-	if len(list) != 1 || list[0].State != "open" || list[0].Dialect != 1 {
-		t.Fatalf("tunnels: %+v, want one of dialect 1 that is open", list)
-	}
+	var list []tunnelInfo
+	testkit.Eventually(t, patience, func() (err error) {
+		if list, err = tunnels(c); err == nil && (len(list) != 1 || list[0].State != "open" || list[0].Dialect != 1) {
+			err = fmt.Errorf("tunnels: %+v, want one of dialect 1 that is open", list)
+		}
+		return err
+	})
 	return list[0]
 }
 

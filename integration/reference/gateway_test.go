@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -22,27 +23,49 @@ const (
 // listening is our gateway with the wheel as its client: the wheel has made the
 // offer and accepts local connections.
 type listening struct {
-	net     *testkit.Namespace
-	wheel   *testkit.Wheel
-	gateway *testkit.Caddy
-	tube    *testkit.Tube
-	mark    int // where the wheel's log began when the tube was ready
+	plan
+	net      *testkit.Namespace
+	wheel    *testkit.Wheel
+	gateway  *testkit.Caddy
+	distance *distance // nil: local
+	tube     *testkit.Tube
+	mark     int // where the wheel's log began when the tube was ready
 }
 
-// startListening connects a wheel to a gateway with this endpoint. query goes
-// to the endpoint's URL, such as "?target=web".
-func startListening(t testing.TB, endpoint, query string, s testkit.TubeSettings) *listening {
+// plan is what a test's listening wheel and gateway differ in.
+type plan struct {
+	endpoint string // lines of the endpoint's Caddyfile; empty: web
+	query    string // of the endpoint's URL, such as ?target=web
+	socks    bool   // the wheel speaks SOCKS5 to its clients
+	local    bool   // nothing between the two: for tests that move much
+}
+
+// web is an endpoint with one target, which a plain forward leads to.
+const web = `
+		target web tcp/127.0.0.1:9000
+		default_target web
+`
+
+// startListening connects a wheel to a gateway.
+func startListening(t testing.TB, p plan) *listening {
 	t.Helper()
+	if p.endpoint == "" {
+		p.endpoint = web
+	}
 	// The wheel is started first and so ended last: a gateway that stops says
 	// goodbye to it.
-	l := &listening{net: testkit.NewNamespace(t)}
+	l := &listening{plan: p, net: testkit.NewNamespace(t)}
 	l.wheel = testkit.StartWheel(t, l.net)
-	l.gateway = testkit.StartCaddy(t, testkit.CaddyConfig{Namespace: l.net, Caddyfile: l.caddyfile(endpoint)})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	if !p.local {
+		l.distance = startDistance(t, l.net, netip.AddrPortFrom(l.net.Addr(), gatewayUDP))
+	}
+	l.gateway = testkit.StartCaddy(t, testkit.CaddyConfig{Namespace: l.net, Caddyfile: l.caddyfile(p.endpoint)})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	check(t, l.wheel.SetLogLevel(ctx, wheelDebug))
-	s.Listen = loopback(0)
-	check(t, l.connect(ctx, query, s))
+	if !p.local { // the log costs speed
+		check(t, l.wheel.SetLogLevel(ctx, wheelDebug))
+	}
+	check(t, l.connect(ctx))
 	l.mark = len(l.wheel.Log())
 	onlyTunnel(t, l.gateway)
 	return l
@@ -50,7 +73,6 @@ func startListening(t testing.TB, endpoint, query string, s testkit.TubeSettings
 
 func (l *listening) caddyfile(endpoint string) string {
 	return fmt.Sprintf(`{
-	debug
 	auto_https off
 	webrtc_tunnel {
 		listen udp/%s:%d
@@ -73,14 +95,20 @@ http://:%d {
 
 // connect carries offer and answer between the two, as the program around a
 // wheel has to.
-func (l *listening) connect(ctx context.Context, query string, s testkit.TubeSettings) error {
-	tube, offer, err := l.wheel.Listen(ctx, s)
+func (l *listening) connect(ctx context.Context) error {
+	tube, offer, err := l.wheel.Listen(ctx, testkit.TubeSettings{Listen: loopback(0), Socks: l.socks})
 	if err != nil {
 		return err
 	}
-	answer, err := l.post(ctx, query, offer)
+	if l.distance != nil {
+		offer = l.distance.hideOffer(offer)
+	}
+	answer, err := l.post(ctx, offer)
 	if err != nil {
 		return err
+	}
+	if l.distance != nil {
+		answer = l.distance.moveAnswer(answer)
 	}
 	if err := tube.Accept(ctx, answer); err != nil {
 		return err
@@ -89,8 +117,8 @@ func (l *listening) connect(ctx context.Context, query string, s testkit.TubeSet
 	return tube.Ready(ctx)
 }
 
-func (l *listening) post(ctx context.Context, query, offer string) (answer string, err error) {
-	url := fmt.Sprintf("http://%s/tunnel%s", loopback(gatewaySite), query)
+func (l *listening) post(ctx context.Context, offer string) (answer string, err error) {
+	url := fmt.Sprintf("http://%s/tunnel%s", loopback(gatewaySite), l.query)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(offer))
 	if err != nil {
 		return "", err

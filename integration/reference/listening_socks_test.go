@@ -33,7 +33,7 @@ const socksEndpoint = `
 
 func startSOCKS(t testing.TB) *listening {
 	t.Helper()
-	l := startListening(t, socksEndpoint, "", testkit.TubeSettings{Socks: true})
+	l := startListening(t, plan{endpoint: socksEndpoint, socks: true})
 	serveNames(t, l.net, map[string]string{"web.example.": inside})
 	for _, route := range []string{"local " + inside + "/32 dev lo", "unreachable " + noRoute + "/32"} {
 		if out, err := l.net.Command("sh", "-c", "ip route add "+route).CombinedOutput(); err != nil {
@@ -93,12 +93,21 @@ func TestListeningWheelIsToldWhySOCKS5WasRefused(t *testing.T) {
 	onlyTunnel(t, l.gateway)
 }
 
+// socksError is a refusal by its reply (RFC 1928 section 6).
+type socksError byte
+
+func (e socksError) Error() string { return fmt.Sprintf("SOCKS reply %d", byte(e)) }
+
 // askSOCKS asks the server behind c for a host (a name, or an IPv4 literal,
-// which goes as an address) and port. The error is io.EOF when the server ends
-// the connection instead of a reply.
+// which goes as an address) and port. The error is a socksError for a refusal,
+// and io.EOF when the server ends the connection without a reply.
 func askSOCKS(c *net.TCPConn, host string, port int) error {
-	if err := exchange(c, []byte{5, 1, 0}, []byte{5, 0}); err != nil {
-		return fmt.Errorf("method: %w", err)
+	if _, err := c.Write([]byte{5, 1, 0}); err != nil {
+		return err
+	}
+	var reply [10]byte
+	if _, err := io.ReadFull(c, reply[:2]); err != nil || reply[0] != 5 || reply[1] != 0 {
+		return fmt.Errorf("method: % x, %w", reply[:2], err)
 	}
 	request := []byte{5, 1, 0}
 	if a, err := netip.ParseAddr(host); err == nil {
@@ -106,19 +115,14 @@ func askSOCKS(c *net.TCPConn, host string, port int) error {
 	} else {
 		request = append(append(request, 3, byte(len(host))), host...)
 	}
-	return exchange(c, append(request, byte(port>>8), byte(port)), []byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
-}
-
-func exchange(c *net.TCPConn, say, want []byte) error {
-	if _, err := c.Write(say); err != nil {
+	if _, err := c.Write(append(request, byte(port>>8), byte(port))); err != nil {
 		return err
 	}
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(c, got); err != nil {
+	if _, err := io.ReadFull(c, reply[:]); err != nil {
 		return err
 	}
-	if string(got) != string(want) {
-		return fmt.Errorf("said % x: answer % x, want % x", say, got, want)
+	if reply[1] != 0 {
+		return socksError(reply[1])
 	}
 	return nil
 }

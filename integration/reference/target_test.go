@@ -98,7 +98,18 @@ func (g *target) open(t testing.TB, n *testkit.Namespace, entry string) stream {
 	}
 	check(t, s.far.SetDeadline(time.Now().Add(patience)))
 	t.Cleanup(func() { _ = s.far.Close() }) // again: the test may have closed it
+	// A target takes a connection before its gateway knows; after an answer both
+	// sides do.
+	check(t, greet(s.near, s.far), greet(s.far, s.near))
 	return s
+}
+
+func greet(from, to *net.TCPConn) error {
+	if _, err := from.Write([]byte{'!'}); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(to, make([]byte, 1))
+	return err
 }
 
 // dial connects from inside a namespace. The connection is closed at the end of
