@@ -114,12 +114,17 @@ func split(list string) []string {
 	return strings.Split(list, ",")
 }
 
-// run measures until there are enough valid rounds and reports.
+// run measures until there are enough valid rounds and reports. What was
+// measured before a failure or Ctrl-C is reported too.
 func run(ctx context.Context, o options) error {
 	result, err := measure(ctx, o)
-	if err != nil {
+	if result == nil {
 		return err
 	}
+	return errors.Join(err, report(o, result))
+}
+
+func report(o options, result *result) error {
 	table := result.markdown()
 	fmt.Print(table)
 	if o.Markdown != "" {

@@ -50,7 +50,8 @@ func (b *bench) port() int {
 // attempts bounds the repetition of void rounds: so many for each one wanted.
 const attempts = 3
 
-// measure runs rounds until enough of them are valid.
+// measure runs rounds until enough of them are valid. With an error it returns
+// what there is, or nil.
 func measure(ctx context.Context, o options) (_ *result, err error) {
 	b := &bench{o: o}
 	if slices.Contains(o.Peers, "culvert") {
@@ -79,12 +80,12 @@ func measure(ctx context.Context, o options) (_ *result, err error) {
 			return b.result, nil
 		}
 		if number > attempts*o.Rounds {
-			return nil, fmt.Errorf("only %d of %d rounds are valid:\n%s", len(valid), number-1, b.result.voids())
+			return b.result, fmt.Errorf("only %d of %d rounds are valid", len(valid), number-1)
 		}
 		progress("round %d (%d of %d valid so far)", number, len(valid), o.Rounds)
 		r := b.round(ctx, number)
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return b.result, ctx.Err()
 		}
 		b.result.Rounds = append(b.result.Rounds, r)
 		if r.Void != "" {
