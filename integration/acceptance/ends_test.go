@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/culvertgate/culvert/internal/testkit"
@@ -88,7 +89,7 @@ var endsSetup = setup{
 func TestMustShow7CodesOfEnds(t *testing.T) {
 	p := startPair(t, endsSetup)
 	g := startTarget(t, p.net)
-	for _, c := range append(causes[:len(causes):len(causes)], adminCauses...) {
+	for _, c := range slices.Concat(causes, adminCauses) {
 		t.Run(c.name, func(t *testing.T) { p.endOne(t, g, c) })
 	}
 	check(t, p.reloadGateway(p.setup.endpoint))

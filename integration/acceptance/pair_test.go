@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -96,9 +97,7 @@ func (p *pair) startClient() {
 
 func (s setup) environment() map[string]string {
 	env := map[string]string{"CULVERT_TOKEN": bearer}
-	for k, v := range s.env {
-		env[k] = v
-	}
+	maps.Copy(env, s.env)
 	return env
 }
 
@@ -257,17 +256,6 @@ func onlyTunnel(t testing.TB, c *testkit.Caddy) tunnelInfo {
 // adminContext bounds a request to an admin API.
 func adminContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), 20*time.Second)
-}
-
-// admin sends a request to an admin API that must be answered with 2xx.
-func admin(t testing.TB, c *testkit.Caddy, method, path string) {
-	t.Helper()
-	ctx, cancel := adminContext()
-	defer cancel()
-	status, text, err := c.Do(ctx, method, path, "", "")
-	if err != nil || status/100 != 2 {
-		t.Fatalf("%s %s: %d %s %v", method, path, status, text, err)
-	}
 }
 
 // dial connects to a port of the namespace.
