@@ -57,10 +57,15 @@ func (f *flow) cause(d tunnel.Dialect, side int, code tunnel.Code) {
 
 // onTheOtherSide is what a code is read as by the peer.
 func onTheOtherSide(d tunnel.Dialect, code tunnel.Code) tunnel.Code {
-	if d == tunnel.Dialect1 {
-		return code.Reason().Code()
+	if d == tunnel.Dialect2 {
+		return code
 	}
-	return code
+	switch r := code.Reason(); r {
+	case framecodec.ReasonError, framecodec.ReasonUpstreamClosed: // never said of one connection
+		return framecodec.ReasonUnknown.Code()
+	default:
+		return r.Code()
+	}
 }
 
 type world struct {
@@ -399,10 +404,11 @@ func (w *world) check() {
 		for _, f := range w.flows {
 			f.mu.Lock()
 			attached := f.attached
+			pending := f.plan == exitAttachLater && f.hold != nil && !attached
 			f.mu.Unlock()
 			entry, _ := f.entry.isClosed()
 			exit, _ := f.exit.isClosed()
-			if f.late && !entry || attached && !exit {
+			if pending || f.late && !entry || attached && !exit {
 				return false
 			}
 		}
