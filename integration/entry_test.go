@@ -2,16 +2,23 @@ package integration
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,6 +101,7 @@ func halfClose(c net.Conn) error {
 // with half close.
 func TestEntries(t *testing.T) {
 	echo := echoServer(t)
+	cert, key := certificate(t, "localhost")
 	layer4 := func(server string) string { return "\tlayer4 {\n\t\t" + entry1 + " {\n" + server + "\n\t\t}\n\t}" }
 	plain := func(t *testing.T) net.Conn {
 		c, err := net.Dial("tcp", entry1)
@@ -103,11 +111,10 @@ func TestEntries(t *testing.T) {
 		return c
 	}
 	secured := func(t *testing.T) net.Conn {
-		var c net.Conn
-		eventually(t, func() (err error) { // Caddy makes the certificate while it runs already
-			c, err = tls.Dial("tcp", entry1, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"})
-			return err
-		})
+		c, err := tls.Dial("tcp", entry1, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"})
+		if err != nil {
+			t.Fatal(err)
+		}
 		return c
 	}
 	for name, test := range map[string]struct {
@@ -120,10 +127,8 @@ func TestEntries(t *testing.T) {
 		"behind TLS":              {"route {\ntls\nwebrtc_tunnel here echo\n}", secured},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tlsSite := "\nlocalhost:9443 {\n\ttls internal\n}\n"
 			config := global(remoteHere+"\n", layer4(test.server)) + site("target echo tcp/"+echo+"\ndynamic {\nallow tcp/"+echo+"\n}")
-			config = strings.Replace(config, "auto_https off", "auto_https disable_redirects\n\tskip_install_trust", 1) + tlsSite
-			start(t, config)
+			start(t, config+"\nhttps://localhost:9443 {\n\ttls "+cert+" "+key+"\n}\n")
 			c := test.dial(t)
 			defer c.Close()
 			if err := halfClose(c); err != nil {
@@ -256,4 +261,34 @@ func readOne(address string, deadline time.Time) error {
 	}
 	_, err = c.Read(make([]byte, 1))
 	return err
+}
+
+// certificate writes a self-signed certificate for a name and returns its files.
+func certificate(t *testing.T, name string) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	public, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(file, kind string, der []byte) string {
+		path := filepath.Join(dir, file)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return write("cert.pem", "CERTIFICATE", public), write("key.pem", "PRIVATE KEY", encoded)
 }
