@@ -100,6 +100,29 @@ func (l *listening) reload(endpoint string) error {
 	return l.gateway.Reload(ctx, l.caddyfile(endpoint))
 }
 
+// The reference tells nothing of a client that resets its connection. It closes
+// with ConnectionLost once more data has come for it: the target sees the end,
+// and the stream is over when it ends too. (A silent one ends by timeouts.idle.)
+func TestListeningWheelWhoseClientResets(t *testing.T) {
+	l := startListening(t, plan{})
+	s := startTarget(t, l.net, targetPort).open(t, l.net, l.tube.ListenAddr)
+	check(t, reset(s.near))
+	testkit.Eventually(t, patience, func() error {
+		if _, err := s.far.Write([]byte("more")); err != nil {
+			return err
+		}
+		if got := seen(s.far, 100*time.Millisecond); got != sawFIN {
+			return fmt.Errorf("the target saw %s, want %s", got, sawFIN)
+		}
+		return nil
+	})
+	check(t, s.far.Close())
+	becomes(t, "ends", ended, l.gateway, counts{"normal": 1})
+	if i := onlyTunnel(t, l.gateway); i.Streams != 0 {
+		t.Errorf("%d streams are left", i.Streams)
+	}
+}
+
 // Our operator ends the tunnel: the reference's client sees the end, too.
 func TestListeningWheelWhoseTunnelIsKilled(t *testing.T) {
 	l := startListening(t, plan{})
