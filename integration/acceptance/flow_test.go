@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -200,6 +201,8 @@ func seen(c *net.TCPConn, timeout time.Duration) end {
 		return end(err.Error())
 	}
 }
+
+func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
 
 func isTimeout(err error) bool {
 	var e net.Error
