@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -201,8 +200,6 @@ func seen(c *net.TCPConn, timeout time.Duration) end {
 		return end(err.Error())
 	}
 }
-
-func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
 
 func isTimeout(err error) bool {
 	var e net.Error
