@@ -60,3 +60,27 @@ func TestNumberingMeetsTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// fullEnd always has something.
+type fullEnd struct{}
+
+func (fullEnd) TryRead(p []byte) (int, error)  { return len(p), nil }
+func (fullEnd) TryWrite(p []byte) (int, error) { return len(p), nil }
+func (fullEnd) CloseWrite() error              { return nil }
+func (fullEnd) Close(Code)                     {}
+func (fullEnd) Bind(Readiness)                 {}
+
+// A stream that is ready before its Open or its answer went out is not read.
+func TestNothingBeforeTheAnswer(t *testing.T) {
+	s := NewSession(deafCarrier{make(chan struct{})}, Config{Dialect: Dialect2, Role: RoleClient})
+	s.Close(0, "")
+	s.Wait() // the rest is called by hand
+	for _, owed := range []uint8{oweOpen, oweOpened, oweOpened | oweWindow, 0, oweWindow} {
+		st := &Stream{s: s, num: 1, ep: fullEnd{}, owed: owed}
+		s.initWindows(st)
+		b, _ := s.readStream(make([]byte, 0, messageSize), chunkSize, st)
+		if want := owed&(oweOpen|oweOpened) == 0; (len(b) > 0) != want {
+			t.Errorf("owed %b: %d bytes were read", owed, len(b))
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -352,6 +353,48 @@ func TestTrace(t *testing.T) {
 		}
 		if err := p.in.Attach(p.exit, "192.0.2.7:80"); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// edgeEnd has data from the middle of its first TryRead on, and says so then:
+// what an edge-triggered socket does.
+type edgeEnd struct {
+	handEnd
+	once sync.Once
+}
+
+func (e *edgeEnd) TryRead(p []byte) (n int, err error) {
+	e.once.Do(func() {
+		signalled := make(chan struct{})
+		go func() {
+			e.send([]byte("edge"))
+			close(signalled)
+		}()
+		<-signalled
+		err = tunnel.ErrWouldBlock // the answer of before
+	})
+	if err != nil {
+		return 0, err
+	}
+	return e.handEnd.TryRead(p)
+}
+
+// An edge during a read that finds nothing is the only one.
+func TestEdgeDuringRead(t *testing.T) {
+	inDuo(t, tunnel.Dialect2, nil, func(p *duo) {
+		e := new(edgeEnd)
+		if _, err := p.client.Open(context.Background(), duoTarget, e); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		e.mu.Lock()
+		ready := e.ready
+		e.mu.Unlock()
+		ready.Readable()
+		synctest.Wait()
+		if got := p.exit.taken(); got != len("edge") {
+			t.Errorf("%d bytes came", got)
 		}
 	})
 }
