@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/mholt/caddy-l4/layer4"
 	"go.uber.org/zap"
 
@@ -73,6 +74,9 @@ func (e *Entry) Provision(ctx caddy.Context) error {
 		}
 	}
 	app.addListeners(listen)
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok { // inside of HTTP's listener_wrappers
+		app.addListeners(server.Listen)
+	}
 	e.hub = app.hub
 	return nil
 }

@@ -252,6 +252,10 @@ func (h *hub) closeUnused() {
 	tr := h.net
 	h.net = transport{}
 	h.mu.Unlock()
+	for _, t := range h.tunnels.all() { // ending already, or made at this very moment
+		t.close(framecodec.CodePolicyChanged, "the endpoint is gone")
+		<-t.gone // the client should hear why before the socket is closed
+	}
 	tr.close()
 }
 

@@ -42,6 +42,7 @@ func (h *hub) create(ctx context.Context, state *endpointState, c signal.Caller,
 		close(t.gone)
 		return signal.Session{}, err
 	}
+	t.recheck(h.endpoint(t.endpoint)) // a reload in between has not seen this tunnel
 	return signal.Session{
 		Secret: t.secret, ETag: t.etag, Answer: answer,
 		ICEServers: env.iceServersFor(c), Expires: t.expiry(),

@@ -312,6 +312,7 @@ func TestReloadRemovesEndpoint(t *testing.T) {
 	echo := echoServer(t)
 	start(t, global("", "")+site("target echo tcp/"+echo))
 	for name, next := range map[string]string{
+		"no endpoint":  global(remoteHere, entries("echo")),
 		"another name": global("", "") + strings.Replace(site("target echo tcp/"+echo), "name gw", "name gw2", 1),
 		"anonymous":    global("", "") + strings.Replace(site("target echo tcp/"+echo), "allow_anonymous", "", 1),
 	} {
