@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/rtc"
 	"github.com/culvertgate/culvert/tunnel/signal"
 )
 
@@ -41,6 +42,15 @@ func (a *attempt) enter(step Step, detail string) {
 	}
 	a.begun, a.step, a.since = true, step, time.Now()
 	a.progress(Progress{Step: step, URL: a.url})
+}
+
+// reach enters a step behind the network path, and those before it that have not
+// been told of: a peer connection's callbacks come in any order.
+func (a *attempt) reach(p *rtc.Peer, step Step) {
+	a.enter(StepDTLS, p.Stats().CandidatePair)
+	for next := StepDTLS + 1; next <= step; next++ {
+		a.enter(next, "")
+	}
 }
 
 // finish ends the last step, with an error or without.

@@ -20,6 +20,9 @@ func (t *Tunnel) end() {
 	defer close(t.gone)
 	err := t.await()
 	t.mu.Lock()
+	if t.shutErr != nil {
+		err = t.shutErr // who ended it here knows better than what that led to
+	}
 	t.err = err
 	t.mu.Unlock()
 	close(t.done)

@@ -139,7 +139,7 @@ func (t *Tunnel) handler(a *attempt) rtc.Handler {
 				token(t.disturbed)
 			}
 		},
-		OnConnected: func(*rtc.Peer) { a.enter(StepChannel, "") },
+		OnConnected: func(p *rtc.Peer) { a.reach(p, StepChannel) },
 		OnChannel:   func(_ *rtc.Peer, c *rtc.Channel) { t.adopt(a, c) },
 		OnCandidate: func(_ *rtc.Peer, line string) {
 			t.mu.Lock()
@@ -157,7 +157,7 @@ func (t *Tunnel) adopt(a *attempt, c *rtc.Channel) {
 		_ = c.Close(framecodec.CodeProtocolError)
 		return
 	}
-	a.enter(StepHello, "")
+	a.reach(c.Peer(), StepHello)
 	t.sessions <- tunnel.NewSession(c, tunnel.Config{
 		Dialect: t.cfg.Dialect, Role: tunnel.RoleClient, Observer: t.cfg.Observer,
 		Budget:       tunnel.NewBudget(t.cfg.Budget, t.cfg.TunnelMemory),
