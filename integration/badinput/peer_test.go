@@ -176,9 +176,9 @@ func (p *peer) open(i int) *stream {
 	p.t.Helper()
 	check(p.t, p.channels[i].isOpen())
 	s := &stream{channel: p.channels[i]}
-	hello := framecodec.Hello{Version: framecodec.Version, MaxPayload: framecodec.MaxPayload2, StreamWindow: 1 << 20, SessionWindow: 1 << 24}
 	open := framecodec.Open{Conn: 1, Kind: framecodec.KindNamed, Window: 1 << 20, Host: []byte("echo")}
-	check(p.t, s.control(hello), s.control(open), s.until(func() bool { return s.opened }))
+	s.word++
+	check(p.t, s.channel.Send(hello), s.control(open), s.until(func() bool { return s.opened }))
 	return s
 }
 

@@ -255,7 +255,7 @@ var besides = []besideRow{
 type firstRow struct {
 	name    string
 	channel channel
-	send    []byte // nil: nothing
+	send    []byte
 	text    bool   // as a text message
 	code    string // how the tunnel ends, in the gateway's log
 }
@@ -270,13 +270,16 @@ var firsts = []firstRow{
 	{"Open before Hello", session, framecodec.Open{Conn: 1, Kind: framecodec.KindNamed, Host: []byte("echo")}.AppendFrame(nil, 0), false, "protocol_error"},
 	{"frames of dialect 1", session, framecodec.OpenConnection{Conn: 1}.AppendFrame(nil, 1_700_000_000_000), false, "protocol_error"},
 	{"text instead of binary", session, []byte("hello, is this a shell?"), true, "protocol_error"},
-	{"session channel, unordered", channel{protocol: "culvert.2", unordered: true}, nil, false, "timeout"},
-	{"session channel, few retransmissions", channel{protocol: "culvert.2", retransmits: 3}, nil, false, "timeout"},
-	{"session channel, short-lived messages", channel{protocol: "culvert.2", lifetime: 100}, nil, false, "timeout"},
-	{"dialect 1, which is not admitted", channel{protocol: ""}, nil, false, "timeout"},
-	{"unknown protocol", channel{protocol: "chat"}, nil, false, "timeout"},
-	{"label of 257 bytes", channel{label: strings.Repeat("l", 257), protocol: "culvert.2"}, nil, false, "timeout"},
+	{"session channel, unordered", channel{protocol: "culvert.2", unordered: true}, hello, false, "timeout"},
+	{"session channel, few retransmissions", channel{protocol: "culvert.2", retransmits: 3}, hello, false, "timeout"},
+	{"session channel, short-lived messages", channel{protocol: "culvert.2", lifetime: 100}, hello, false, "timeout"},
+	{"dialect 1, which is not admitted", channel{protocol: ""}, framecodec.Ping{}.AppendFrame(nil, 1_700_000_000_000), false, "timeout"},
+	{"unknown protocol", channel{protocol: "chat"}, hello, false, "timeout"},
+	{"label of 257 bytes", channel{label: strings.Repeat("l", 257), protocol: "culvert.2"}, hello, false, "timeout"},
 }
+
+// hello is what a session answers.
+var hello = framecodec.Hello{Version: framecodec.Version, MaxPayload: framecodec.MaxPayload2, StreamWindow: 1 << 20, SessionWindow: 1 << 24}.AppendFrame(nil, 0)
 
 // hostRow is a host as a client names it: to an entry by SOCKS5 and so through a
 // tunnel, and to explain. Both say the same, whatever the host leads to is not
