@@ -56,9 +56,9 @@ func (o *streamObserver) StreamEnded(st *tunnel.Stream, code tunnel.Code, text s
 }
 
 // onRaw is told of a raw channel that has opened, and of each one's end.
-func (t *gatewayTunnel) onRaw(r *gateway.Raw) {
+func (t *gatewayTunnel) onRaw(r *gateway.Raw, ended bool) {
 	end, info := r.Result(), r.Info()
-	if end == nil {
+	if !ended || end == nil {
 		processMetrics.streamsOpened.WithLabelValues(sideGateway, kindRaw, resultOK).Inc()
 		processMetrics.streamOpenTime.Observe(info.Age.Seconds())
 		return

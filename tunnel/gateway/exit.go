@@ -61,9 +61,9 @@ type ExitConfig struct {
 	// AdmitRaw counts a raw channel as a stream and returns how it is uncounted,
 	// or an error whose code the channel is closed with. nil: all are admitted.
 	AdmitRaw func() (release func(), err error)
-	// OnRaw is told of a raw channel that has opened (its Result is nil) and of
-	// each one's end, opened or not. It must not block.
-	OnRaw func(*Raw)
+	// OnRaw is told of a raw channel that has opened (ended is false) and of each
+	// one's end, refusals included (ended is true; Result says how).
+	OnRaw func(r *Raw, ended bool)
 	// OnDenied is told of every stream that the policy refused: rule and reason are
 	// for the log, the client has been told nothing of them. It must not block.
 	OnDenied func(policy.Decision, tunnel.Target)

@@ -158,7 +158,7 @@ func (r *Raw) forget() {
 	e.ended = append(e.ended, info)
 	e.mu.Unlock()
 	if e.cfg.OnRaw != nil {
-		e.cfg.OnRaw(r)
+		e.cfg.OnRaw(r, true)
 	}
 }
 

@@ -32,8 +32,8 @@ func openRaw(t *testing.T, options ...option) *rawOffice {
 	r := &rawOffice{target: theirs, ends: make(chan RawInfo, 16)}
 	configure := func(e *ExitConfig, _ *tunnel.Config) {
 		e.Connect = func(context.Context, policy.Address, policy.Control) (net.Conn, error) { return ours, nil }
-		e.OnRaw = func(raw *Raw) {
-			if raw.Result() != nil {
+		e.OnRaw = func(raw *Raw, ended bool) {
+			if ended {
 				r.ends <- raw.Info()
 			}
 		}

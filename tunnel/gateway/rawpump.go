@@ -57,7 +57,7 @@ func (r *Raw) dial(ctx context.Context, p *policy.Policy, opened func()) bool {
 	}
 	close(r.dialled)
 	if e.cfg.OnRaw != nil {
-		e.cfg.OnRaw(r)
+		e.cfg.OnRaw(r, false)
 	}
 	return true
 }

@@ -128,11 +128,10 @@ func (d *Dialer) newPeer(ctx context.Context, servers []ICEServer, h Handler) (*
 		handler: h, log: d.cfg.Logger, connect: d.cfg.ConnectTimeout, filter: remoteFilter{loopback: d.cfg.Loopback},
 		hosts: func(context.Context) []string { return hostLines(hosts()) }, private: m,
 	}
-	api, err := newAPI(m, d.net, d.loggers, d.cfg.Timeouts, d.cfg.ConnectTimeout)
-	if err == nil {
-		err = newPeer(p, api, cert, iceServers(servers))
+	api := func(ended <-chan struct{}) *webrtc.API {
+		return newAPI(m, d.net, d.loggers, d.cfg.Timeouts, d.cfg.ConnectTimeout, ended)
 	}
-	if err != nil {
+	if err := newPeer(p, api, cert, iceServers(servers)); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return p, nil

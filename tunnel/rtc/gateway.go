@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pion/webrtc/v4"
 	"go.uber.org/zap"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -94,8 +95,8 @@ func (g *Gateway) SetOptions(o Options) error {
 	if err != nil {
 		return err
 	}
-	if set.api, err = newAPI(g.mux, g.net, g.loggers, set.Timeouts, set.ConnectTimeout); err != nil {
-		return fmt.Errorf("setting WebRTC up: %w", err)
+	set.api = func(ended <-chan struct{}) *webrtc.API {
+		return newAPI(g.mux, g.net, g.loggers, set.Timeouts, set.ConnectTimeout, ended)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

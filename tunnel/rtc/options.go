@@ -45,7 +45,7 @@ type settings struct {
 	Options
 	external []*external
 	filter   addressFilter
-	api      *webrtc.API
+	api      func(ended <-chan struct{}) *webrtc.API // of one peer connection
 }
 
 func readOptions(o Options, socket *udp.Socket) (settings, error) {

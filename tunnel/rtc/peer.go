@@ -64,11 +64,11 @@ type Peer struct {
 }
 
 // newPeer makes pion's peer connection and listens to it.
-func newPeer(p *Peer, api *webrtc.API, cert webrtc.Certificate, servers []webrtc.ICEServer) error {
+func newPeer(p *Peer, api func(ended <-chan struct{}) *webrtc.API, cert webrtc.Certificate, servers []webrtc.ICEServer) error {
 	heapFloor()
 	p.done, p.released = make(chan struct{}), make(chan struct{})
 	p.channels = make(map[*Channel]struct{})
-	pc, err := api.NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{cert}, ICEServers: servers})
+	pc, err := api(p.done).NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{cert}, ICEServers: servers})
 	if err != nil {
 		return fmt.Errorf("making a peer connection: %w", err)
 	}

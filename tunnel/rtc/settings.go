@@ -14,7 +14,11 @@ import (
 // newAPI makes pion's API for peer connections over m: no codecs and no
 // interceptors (which cost a quarter of a peer connection's memory and three
 // quarters of its idle time), detached channels, nothing of mDNS and TCP.
-func newAPI(m *mux, net network, log *loggers, ice_ Timeouts, connect time.Duration) (*webrtc.API, error) {
+//
+// Each peer connection has one of its own, for the sake of ended: a peer that is
+// closed just when ICE connects would otherwise wait in its DTLS handshake until
+// that times out, since pion's closing finds no transport to close yet.
+func newAPI(m *mux, net network, log *loggers, ice_ Timeouts, connect time.Duration, ended <-chan struct{}) *webrtc.API {
 	var se webrtc.SettingEngine
 	se.LoggerFactory = log
 	se.SetNet(net)
@@ -30,15 +34,21 @@ func newAPI(m *mux, net network, log *loggers, ice_ Timeouts, connect time.Durat
 	se.SetSCTPRTOMax(3 * time.Second)
 	se.SetDTLSReplayProtectionWindow(1024)
 	se.SetDTLSConnectContextMaker(func() (context.Context, func()) {
-		return context.WithTimeout(context.Background(), connect)
+		ctx, cancel := context.WithTimeout(context.Background(), connect)
+		go func() {
+			select {
+			case <-ended:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		return ctx, cancel
 	})
 	// The answering side is the DTLS client: it never serves a ClientHello.
-	if err := se.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil {
-		return nil, err
-	}
+	_ = se.SetAnsweringDTLSRole(webrtc.DTLSRoleClient) // fails for roles that cannot be had only
 	return webrtc.NewAPI(
 		webrtc.WithSettingEngine(se),
 		webrtc.WithMediaEngine(&webrtc.MediaEngine{}),
 		webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
-	), nil
+	)
 }
