@@ -50,7 +50,7 @@ func runAll(ctx context.Context, only, logs string, patterns []string) (bool, er
 	if err != nil {
 		return false, err
 	}
-	r := &runner{only: only, logs: logs, out: os.Stdout, ci: os.Getenv("CI") != ""}
+	r := &runner{only: only, logs: logs, out: os.Stdout, ci: os.Getenv("CI") != "", sources: newSources(suites)}
 	fmt.Println("== compiling (the first time on a machine: several minutes)")
 	r.compile(ctx, suites)
 	var results []*suiteResult

@@ -27,6 +27,9 @@ type suiteResult struct {
 	broken   string // go test itself failed, and no package says why
 }
 
+// wholePackage stands where a test's name stands when no test is to blame.
+const wholePackage = "(package)"
+
 // packageResult is what is known of one package's tests.
 type packageResult struct {
 	path    string
@@ -36,7 +39,8 @@ type packageResult struct {
 	output  map[string]string    // by test; "" is the package's own
 	parents map[string]bool      // tests that have subtests
 	passed  []string
-	failed  []string // "(package)" when no test is to blame
+	failed  []string          // wholePackage when no test is to blame
+	why     map[string]string // one line for each of failed
 	skipped map[string]string
 	log     strings.Builder
 }
@@ -71,7 +75,7 @@ func (s *suiteResult) add(e event) *packageResult {
 }
 
 func (p *packageResult) addTest(e event) {
-	if parent, _, sub := cutLast(e.Test); sub {
+	if parent, sub := parentOf(e.Test); sub {
 		p.parents[parent] = true
 	}
 	switch e.Action {
@@ -111,7 +115,7 @@ func (p *packageResult) addOwn(e event) *packageResult {
 			p.failed = append(p.failed, test)
 		}
 		if len(p.failed) == 0 {
-			p.failed = []string{"(package)"}
+			p.failed = []string{wholePackage}
 		}
 	}
 	p.settle()
@@ -130,19 +134,6 @@ func (p *packageResult) settle() {
 }
 
 func (p *packageResult) total() int { return len(p.passed) + len(p.failed) + len(p.skipped) }
-
-// outputOf returns what belongs to a failure, with the package's own words
-// (panics, compiler errors) behind.
-func (p *packageResult) outputOf(test string) string {
-	own := p.output[""]
-	if test == "(package)" {
-		return own
-	}
-	if strings.Contains(own, "panic:") || strings.Contains(own, "goroutine ") {
-		return p.output[test] + own
-	}
-	return p.output[test]
-}
 
 // failures returns the number of failed tests.
 func (s *suiteResult) failures() int {
@@ -204,10 +195,8 @@ func reason(output string) string {
 	return strings.Join(words, " ")
 }
 
-func cutLast(test string) (parent, child string, found bool) {
+// parentOf returns the name of the test that a subtest belongs to.
+func parentOf(test string) (parent string, sub bool) {
 	i := strings.LastIndexByte(test, '/')
-	if i < 0 {
-		return test, "", false
-	}
-	return test[:i], test[i+1:], true
+	return test[:max(i, 0)], i >= 0
 }

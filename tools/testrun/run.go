@@ -16,10 +16,11 @@ import (
 
 // runner starts go test and shows what happens.
 type runner struct {
-	only string
-	logs string
-	out  io.Writer
-	ci   bool
+	only    string
+	logs    string
+	out     io.Writer
+	ci      bool
+	sources *sources
 }
 
 // compile builds the tests of all suites, with all cores, before any of them is
@@ -145,28 +146,12 @@ func (r *runner) finished(p *packageResult) {
 		fmt.Fprintf(r.out, "  (%d skipped)", n)
 	}
 	fmt.Fprintln(r.out)
-	for _, name := range p.failed {
-		fmt.Fprintf(r.out, "---- %s %s\n%s", shorten(p.path), name, lastLines(p.outputOf(name), 80))
+	if len(p.failed) > 0 {
+		r.sources.headlines(p)
+		r.sources.explain(r.out, p)
 	}
 	file := filepath.Join(r.logs, strings.ReplaceAll(shorten(p.path), "/", "_")+".log")
 	if err := os.WriteFile(file, []byte(p.log.String()), 0o600); err != nil {
 		fmt.Fprintf(r.out, "     (log not written: %v)\n", err)
 	}
-}
-
-// longestLine is how much of a line is shown, in bytes: tests print frames.
-const longestLine = 400
-
-// lastLines returns at most n lines of text, each indented and none very long.
-func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	if cut := len(lines) - n; cut > 0 {
-		lines = append([]string{fmt.Sprintf("(%d lines before, see the log)", cut)}, lines[cut:]...)
-	}
-	for i, line := range lines {
-		if len(line) > longestLine {
-			lines[i] = fmt.Sprintf("%s... (%d bytes)", line[:longestLine], len(line))
-		}
-	}
-	return "     " + strings.Join(lines, "\n     ") + "\n"
 }

@@ -30,7 +30,7 @@ func summarize(results []*suiteResult, ci bool) summary {
 		r := row{name: s.name, packages: len(s.packages), took: s.took}
 		if s.broken != "" {
 			r.failed++
-			sum.failures = append(sum.failures, s.name+": "+s.broken)
+			sum.failures = append(sum.failures, s.name+": "+strings.Join(cut(strings.Split(s.broken, "\n"), reportLines, reportBytes), "\n      "))
 		}
 		for _, path := range slices.Sorted(maps.Keys(s.packages)) {
 			sum.addPackage(&r, s.packages[path], ci)
@@ -51,7 +51,11 @@ func (sum *summary) addPackage(r *row, p *packageResult, ci bool) {
 	r.passed += len(p.passed)
 	r.failed += len(p.failed)
 	for _, test := range p.failed {
-		sum.failures = append(sum.failures, name+" "+test)
+		line := name + " " + test
+		if why := p.why[test]; why != "" {
+			line += "\n      " + why
+		}
+		sum.failures = append(sum.failures, line)
 	}
 	for _, test := range slices.Sorted(maps.Keys(p.skipped)) {
 		line := fmt.Sprintf("%s %s: %s", name, test, p.skipped[test])
@@ -70,19 +74,28 @@ func (sum summary) print(w io.Writer, took time.Duration, logs string) {
 	for _, r := range sum.rows {
 		fmt.Fprintf(w, "%-10s %9d %7d %7d %8d %9s\n", r.name, r.packages, r.passed, r.failed, r.skipped, r.took.Round(time.Second))
 	}
-	section(w, "skipped", sum.skips)
-	section(w, "failed", sum.failures)
 	fmt.Fprintf(w, "\ntime %s, output of each package in %s\n", took.Round(time.Second), logs)
+	section(w, "skipped", sum.skips, len(sum.skips))
+	// Behind everything else, because CI systems show the end.
+	section(w, "failed", sum.failures, shownFailures)
 	// A form that CI systems know, alone on its line.
 	fmt.Fprintf(w, "culvert: %d passed, %d failed, %d skipped\n", sum.passed, sum.failed, sum.skipped)
 }
 
-func section(w io.Writer, title string, lines []string) {
+// shownFailures bounds the list at the end: what broke everything is among the
+// first of it.
+const shownFailures = 50
+
+func section(w io.Writer, title string, lines []string, most int) {
 	if len(lines) == 0 {
 		return
 	}
 	fmt.Fprintf(w, "\n%s:\n", title)
-	for _, line := range lines {
+	for _, line := range lines[:min(most, len(lines))] {
 		fmt.Fprintf(w, "  %s\n", strings.TrimSpace(line))
 	}
+	if n := len(lines) - most; n > 0 {
+		fmt.Fprintf(w, "  and %d more\n", n)
+	}
+	fmt.Fprintln(w)
 }
