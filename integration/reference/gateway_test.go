@@ -143,6 +143,9 @@ const wheelDebug = 10
 // connection's number, the text if there was one, and the reason.
 var closedLine = regexp.MustCompile(`(?:Connection (\d+) closed: (.*)|Closing connection (\d+)) \(reason: (\w+)`)
 
+// doneLine is what it writes when it has carried out a CloseConnection.
+var doneLine = regexp.MustCompile(`Successfully processed control message \(.*message_type: CloseConnection\)`)
+
 // closings returns how the wheel was told of each connection's end, as
 // "Reason: text" by number.
 func (l *listening) closings() map[string]string {
