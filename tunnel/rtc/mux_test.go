@@ -332,3 +332,16 @@ func TestManyBetweenTwoProcesses(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// TestWriteOfARestart holds that a packet that meets a conn which an ICE restart
+// has just closed is lost like any other: pion hands io.ErrClosedPipe up to SCTP,
+// which gives up the whole association.
+func TestWriteOfARestart(t *testing.T) {
+	checkLeaks(t)
+	m := testMux(t, 4)
+	c := muxConnOf(t, m, "restarted")
+	m.RemoveConnByUfrag("restarted")
+	if _, err := c.WriteToAddrPort([]byte{20}, m.socket.AddrPort()); !errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("the write failed with %v", err)
+	}
+}

@@ -166,10 +166,14 @@ func (c *muxConn) ReadFromAddrPort(p []byte) (int, netip.AddrPort, error) {
 
 // WriteToAddrPort sends a packet. STUN goes only to addresses for which there is
 // room, and requests are noted so that their answers find back.
+//
+// After Close the error is not io.ErrClosedPipe, the one that pion takes for the
+// agent's end: an ICE restart closes this conn before the agent gives up the
+// pair, and a packet that DTLS sends in between must be lost, not end the tunnel.
 func (c *muxConn) WriteToAddrPort(p []byte, to netip.AddrPort) (int, error) {
 	select {
 	case <-c.gone:
-		return 0, io.ErrClosedPipe
+		return 0, net.ErrClosed
 	default:
 	}
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
