@@ -64,7 +64,7 @@ func TestParseFrameCutAtEveryByte(t *testing.T) {
 			want = 0
 		}
 		f, got, err := ParseFrame(whole[:n:n], MaxPayload2)
-		if err != ErrShort || got != want || f.Payload != nil {
+		if !errors.Is(err, ErrShort) || got != want || f.Payload != nil {
 			t.Errorf("%d of %d bytes: %+v, %d, %v; want ErrShort and %d", n, len(whole), f, got, err, want)
 		}
 	}

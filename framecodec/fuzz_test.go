@@ -113,7 +113,7 @@ func FuzzParseControl(f *testing.F) {
 }
 
 func FuzzTLVs(f *testing.F) {
-	f.Add([]byte(sampleTLVs), uint16(TLVPriority))
+	f.Add([]byte(sampleTLVs), TLVPriority)
 	f.Add([]byte{0, 1, 0}, uint16(1))
 	f.Add([]byte{0, 1, 0xff, 0xff}, uint16(1))
 	f.Fuzz(func(t *testing.T, in []byte, typ uint16) {

@@ -1,6 +1,7 @@
 package framecodec
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -142,7 +143,7 @@ func TestAnyStreamOfFramesComesBack(t *testing.T) {
 			buffer, wire = append(buffer, wire[:n]...), wire[n:]
 			for {
 				f, used, err := ParseFrame(buffer, MaxPayload2)
-				if err == ErrShort {
+				if errors.Is(err, ErrShort) {
 					if used != 0 && used <= len(buffer) {
 						t.Fatalf("%d bytes are said to be needed of a frame, %d are there", used, len(buffer))
 					}

@@ -78,6 +78,7 @@ func (s *Session) control1(payload []byte) *Error {
 		return s.onClose1(data)
 	case framecodec.MsgMetricsRequest:
 		return s.onMetrics1()
+	default: // an answer that nobody waits for, or unknown: skipped
 	}
 	return nil
 }

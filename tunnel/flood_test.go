@@ -72,7 +72,7 @@ func TestFloodOfOpens(t *testing.T) {
 			r.greet()
 			go func() {
 				var b []byte
-				for n := uint32(0); n < opens; n++ {
+				for n := range uint32(opens) {
 					var m message = framecodec.OpenConnection{Conn: n + 1}
 					if d == tunnel.Dialect2 {
 						m = framecodec.Open{Conn: 2*n + 1, Kind: framecodec.KindNamed, Host: []byte("x")}

@@ -109,7 +109,6 @@ func (e *handEnd) change(f func()) {
 func (e *handEnd) send(p []byte) { e.change(func() { e.give = append(e.give, p...) }) }
 func (e *handEnd) finish()       { e.change(func() { e.eof = true }) }
 func (e *handEnd) reset()        { e.change(func() { e.broken = errHandReset }) }
-func (e *handEnd) jam()          { e.change(func() { e.stuck = true }) }
 func (e *handEnd) free()         { e.change(func() { e.stuck = false }) }
 
 // read is an atomic look at the Endpoint.

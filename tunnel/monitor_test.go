@@ -153,8 +153,9 @@ func (m *monitor) control2(side int, f framecodec.Frame) error {
 	case framecodec.MsgReset:
 		r, err := framecodec.ParseReset(data)
 		return errors.Join(err, m.reset(side, r.Conn, false))
+	default: // of no stream
+		return nil
 	}
-	return nil
 }
 
 func (m *monitor) opened2(side int, data []byte) error {
@@ -238,6 +239,7 @@ func (m *monitor) control1(side int, payload []byte) error {
 			return err
 		}
 		return m.reset(side, c.Conn, c.Reason == framecodec.ReasonConnectionLost)
+	default: // of no stream
 	}
 	return nil
 }

@@ -12,23 +12,21 @@ func TestBudget(t *testing.T) {
 	process := NewBudget(nil, 100)
 	identity := NewBudget(process, 60)
 	a, b := NewBudget(identity, 40), NewBudget(identity, 0)
+	used := func() [4]int64 { return [4]int64{a.Used(), b.Used(), identity.Used(), process.Used()} }
 	steps := []struct {
-		name                string
-		ok                  bool
-		a, b, ident, proces int64
+		name string
+		ok   func() bool
+		used [4]int64
 	}{
-		{"a takes 40", a.Reserve(40), 40, 0, 40, 40},
-		{"a has no more", !a.Reserve(1), 40, 0, 40, 40},
-		{"b is held by the identity", !b.Reserve(21) && b.Reserve(20), 40, 20, 60, 60},
-		{"b has no limit of its own", b.Limit() == 0 && b.Free(1000) == 0, 40, 20, 60, 60},
+		{"a takes 40", func() bool { return a.Reserve(40) }, [4]int64{40, 0, 40, 40}},
+		{"a has no more", func() bool { return !a.Reserve(1) }, [4]int64{40, 0, 40, 40}},
+		{"b is held by the identity", func() bool { return !b.Reserve(21) && b.Reserve(20) }, [4]int64{40, 20, 60, 60}},
+		{"b has no limit of its own", func() bool { return b.Limit() == 0 && b.Free(1000) == 0 }, [4]int64{40, 20, 60, 60}},
 	}
 	for _, s := range steps {
-		if !s.ok {
-			t.Error(s.name)
+		if !s.ok() || used() != s.used {
+			t.Errorf("%s: used %v, want %v", s.name, used(), s.used)
 		}
-	}
-	if a.Used() != 40 || b.Used() != 20 || identity.Used() != 60 || process.Used() != 60 {
-		t.Errorf("used: %d %d %d %d", a.Used(), b.Used(), identity.Used(), process.Used())
 	}
 	if !a.Pressed() || identity.Pressed() {
 		t.Error("60 of 60 does not press, or 60 of 100 does")

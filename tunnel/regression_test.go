@@ -185,7 +185,10 @@ func TestOpenWhileTheSessionEnds(t *testing.T) {
 		}
 		for range cap(done) {
 			select {
-			case <-done:
+			case err := <-done:
+				if tunnel.CodeOf(err) == framecodec.CodeInternal {
+					t.Errorf("round %d: %v", i, err)
+				}
 			case <-time.After(20 * time.Second):
 				t.Fatalf("round %d: an Open hangs; the session: %v, %+v", i, client.Err(), client.Stats())
 			}

@@ -257,12 +257,12 @@ func (s *Session) readStream(b []byte, limit int, st *Stream) ([]byte, readResul
 		s.framesOut.Add(1)
 		s.classify(st, n, n == len(space))
 	}
-	switch {
-	case err == nil:
+	switch err {
+	case nil:
 		return b, readResult{again: n == len(space)}
-	case err == ErrWouldBlock: //nolint:errorlint // a sentinel that is never wrapped
+	case ErrWouldBlock: //nolint:errorlint // a sentinel that is never wrapped
 		return b, readResult{}
-	case err == io.EOF: //nolint:errorlint // likewise
+	case io.EOF:
 		b = s.appendFinish(b, st)
 		st.state = st.state.next(eventLocalEnd)
 		return b, readResult{over: s.settleLocked(st)}

@@ -90,15 +90,14 @@ func (s *Session) largerWindow(window uint32) uint32 {
 
 // growSession doubles the session window if the budget has room. Only the sender
 // calls it.
-func (s *Session) growSession() bool {
+func (s *Session) growSession() {
 	window := s.recv.window.Load()
 	if s.cfg.Budget.Pressed() || !s.cfg.Budget.Reserve(window) {
-		return false
+		return
 	}
 	s.recv.reserved.Add(window)
 	s.recv.window.Store(2 * window)
 	s.recv.windowDue.Store(true)
-	return true
 }
 
 // appendSessionWindow grants session credit. The window grows while it is used
