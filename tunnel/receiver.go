@@ -124,8 +124,9 @@ func (s *Session) message(msg []byte) *Error {
 
 // frames handles all whole frames of data and returns what is behind them.
 func (s *Session) frames(data []byte) ([]byte, *Error) {
+	var f framecodec.Frame
 	for len(data) > 0 {
-		f, n, err := framecodec.ParseFrame(data, s.recv.maxPayload)
+		n, err := f.Parse(data, s.recv.maxPayload)
 		if err != nil {
 			if errors.Is(err, framecodec.ErrShort) {
 				break
