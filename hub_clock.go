@@ -13,17 +13,20 @@ const tick = time.Second
 // roundTripEvery is how many ticks lie between two looks at round trips.
 const roundTripEvery = 10
 
-// runClock ends the tunnels whose identity's time is over.
+// runClock ends the tunnels whose identity's time is over, looks at round trips,
+// and gives memory back when traffic has ended.
 func (h *hub) runClock(stop <-chan struct{}) {
 	defer h.wg.Done()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	var calm calm
 	for n := 1; ; n++ {
 		select {
 		case <-stop:
 			return
 		case now := <-ticker.C:
 			h.expire(now)
+			h.look(&calm)
 			if n%roundTripEvery == 0 {
 				for _, rtt := range processMetrics.traffic.roundTrips() {
 					processMetrics.roundTrips.Observe(rtt.Seconds())

@@ -29,6 +29,7 @@ type metrics struct {
 	traffic          traffic
 	packets          packets
 	eventsDropped    atomic.Uint64
+	memoryReturns    atomic.Uint64 // times that memory was given back
 	tunnelsOpened    *prometheus.CounterVec
 	handshakeSeconds prometheus.Histogram
 	streamsOpened    *prometheus.CounterVec

@@ -122,8 +122,10 @@ func (b *bench) after(ctx context.Context, l *load, p *peer, exercises ...reques
 }
 
 const (
-	calm     = time.Second     // so long must both stay the same
-	calmTime = 8 * time.Second // so long is waited for it
+	// calm is how long both must stay the same. Peers may give memory back some
+	// time after traffic has ended (ours after 10 s): who does, shows it by then.
+	calm     = 13 * time.Second
+	calmTime = 40 * time.Second // so long is waited for it
 )
 
 // settled returns the resident memory of both ends when it has stopped moving.
