@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/culvertgate/culvert/tunnel/udp"
 )
 
 // cable is a UDP path between a client and a gateway that can be cut. The
@@ -16,7 +18,7 @@ type cable struct {
 	front, back *net.UDPConn // towards the client, towards the gateway
 	gateway     netip.AddrPort
 	client      atomic.Pointer[netip.AddrPort]
-	cut         atomic.Bool
+	cut, mute   atomic.Bool // nothing passes; only STUN does
 	wg          sync.WaitGroup
 }
 
@@ -34,14 +36,14 @@ func newCable(t *testing.T, gateway netip.AddrPort) *cable {
 	c.wg.Go(func() {
 		pump(c.front, func(p []byte, from netip.AddrPort) {
 			c.client.Store(&from)
-			if !c.cut.Load() {
+			if c.passes(p) {
 				_, _ = c.back.WriteToUDPAddrPort(p, c.gateway)
 			}
 		})
 	})
 	c.wg.Go(func() {
 		pump(c.back, func(p []byte, _ netip.AddrPort) {
-			if to := c.client.Load(); to != nil && !c.cut.Load() {
+			if to := c.client.Load(); to != nil && c.passes(p) {
 				_, _ = c.front.WriteToUDPAddrPort(p, *to)
 			}
 		})
@@ -52,6 +54,10 @@ func newCable(t *testing.T, gateway netip.AddrPort) *cable {
 		c.wg.Wait()
 	})
 	return c
+}
+
+func (c *cable) passes(p []byte) bool {
+	return !c.cut.Load() && (udp.IsSTUN(p) || !c.mute.Load())
 }
 
 func pump(conn *net.UDPConn, f func([]byte, netip.AddrPort)) {

@@ -128,10 +128,10 @@ func (d *Dialer) newPeer(ctx context.Context, servers []ICEServer, h Handler) (*
 		handler: h, log: d.cfg.Logger, connect: d.cfg.ConnectTimeout, filter: remoteFilter{loopback: d.cfg.Loopback},
 		hosts: func(context.Context) []string { return hostLines(hosts()) }, private: m,
 	}
-	api := func(ended <-chan struct{}) *webrtc.API {
-		return newAPI(m, d.net, d.loggers, d.cfg.Timeouts, d.cfg.ConnectTimeout, ended)
+	api := func(alive context.Context) *webrtc.API {
+		return newAPI(alive, m, d.net, d.loggers, d.cfg.Timeouts, d.cfg.ConnectTimeout)
 	}
-	if err := newPeer(p, api, cert, iceServers(servers)); err != nil {
+	if err := newPeer(p, api, cert, iceServers(servers)); err != nil { //nolint:contextcheck // lives longer than the call
 		return nil, errors.Join(err, m.Close())
 	}
 	return p, nil
@@ -198,7 +198,8 @@ func (p *Peer) gather(ctx context.Context, offer webrtc.SessionDescription, wait
 	return err == nil, nil
 }
 
-// foundCandidate tells the owner of candidates that are not in the offer.
+// foundCandidate tells the owner of candidates that are not in the offer. It is
+// called from the ICE agent's goroutine, see later.
 func (p *Peer) foundCandidate(c *webrtc.ICECandidate) {
 	p.mu.Lock()
 	late := p.gathered && p.err == nil
@@ -214,7 +215,7 @@ func (p *Peer) foundCandidate(c *webrtc.ICECandidate) {
 		}
 		line = c.ToJSON().Candidate
 	}
-	p.tell(func() { f(p, line) })
+	p.later(func() { f(p, line) })
 }
 
 // Accept takes the gateway's answer; from now on ConnectTimeout runs. The error

@@ -95,8 +95,8 @@ func (g *Gateway) SetOptions(o Options) error {
 	if err != nil {
 		return err
 	}
-	set.api = func(ended <-chan struct{}) *webrtc.API {
-		return newAPI(g.mux, g.net, g.loggers, set.Timeouts, set.ConnectTimeout, ended)
+	set.api = func(alive context.Context) *webrtc.API {
+		return newAPI(alive, g.mux, g.net, g.loggers, set.Timeouts, set.ConnectTimeout)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -197,7 +197,7 @@ func (g *Gateway) Answer(ctx context.Context, offerSDP string, h Handler) (*Peer
 	}
 	p.hosts = g.hostLines
 	p.release = func() { g.forget(p) }
-	if err := newPeer(p, set.api, cert, nil); err != nil {
+	if err := newPeer(p, set.api, cert, nil); err != nil { //nolint:contextcheck // lives longer than the call
 		return nil, "", tunnel.Errorf(framecodec.CodeInternal, "%w", err)
 	}
 	if !g.keep(p) {

@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"time"
@@ -45,7 +46,7 @@ type settings struct {
 	Options
 	external []*external
 	filter   addressFilter
-	api      func(ended <-chan struct{}) *webrtc.API // of one peer connection
+	api      func(alive context.Context) *webrtc.API // of one peer connection
 }
 
 func readOptions(o Options, socket *udp.Socket) (settings, error) {

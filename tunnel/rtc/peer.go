@@ -43,8 +43,9 @@ type Peer struct {
 
 	pc *webrtc.PeerConnection
 
-	done     chan struct{} // the end has begun: Err is set
-	released chan struct{} // nothing is held any more
+	done     <-chan struct{} // the end has begun: Err is set
+	stop     func()          // closes done
+	released chan struct{}   // nothing is held any more
 	tasks    sync.WaitGroup
 
 	restartMu sync.Mutex // held while a restart is being exchanged
@@ -60,16 +61,19 @@ type Peer struct {
 	gathered   bool // Offer has returned: later candidates go to OnCandidate
 	channels   map[*Channel]struct{}
 	deadline   *time.Timer
+	reports    []func()  // of the ICE agent, see later
 	final      PeerStats // as of the end
 }
 
 // newPeer makes pion's peer connection and listens to it.
-func newPeer(p *Peer, api func(ended <-chan struct{}) *webrtc.API, cert webrtc.Certificate, servers []webrtc.ICEServer) error {
+func newPeer(p *Peer, api func(alive context.Context) *webrtc.API, cert webrtc.Certificate, servers []webrtc.ICEServer) error {
 	heapFloor()
-	p.done, p.released = make(chan struct{}), make(chan struct{})
+	alive, stop := context.WithCancel(context.Background())
+	p.done, p.stop, p.released = alive.Done(), stop, make(chan struct{})
 	p.channels = make(map[*Channel]struct{})
-	pc, err := api(p.done).NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{cert}, ICEServers: servers})
+	pc, err := api(alive).NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{cert}, ICEServers: servers})
 	if err != nil {
+		stop()
 		return fmt.Errorf("making a peer connection: %w", err)
 	}
 	p.pc = pc
@@ -142,7 +146,7 @@ func (p *Peer) end(err error) {
 		p.deadline.Stop()
 	}
 	p.mu.Unlock()
-	close(p.done)
+	p.stop()
 	go p.finish()
 }
 
@@ -205,6 +209,43 @@ func (p *Peer) tell(f func()) {
 	}
 	defer p.tasks.Done()
 	p.guard(f)
+}
+
+// later calls f after all that was handed over before it, in a goroutine that
+// finish waits for; not after the end. What the ICE agent reports goes this way:
+// pion closes the agent under the lock that every question about candidates and
+// pairs takes, and waits there until the agent's reports have been heard. Whoever
+// asked on hearing one would wait for ever, and the peer with it.
+func (p *Peer) later(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return
+	}
+	p.reports = append(p.reports, f)
+	if len(p.reports) == 1 {
+		p.tasks.Add(1)
+		go p.hear()
+	}
+}
+
+// hear calls what is in reports. The first stays there while it is called, as
+// the sign that somebody does.
+func (p *Peer) hear() {
+	defer p.tasks.Done()
+	for {
+		p.mu.Lock()
+		f := p.reports[0]
+		p.mu.Unlock()
+		p.guard(f)
+		p.mu.Lock()
+		p.reports = p.reports[1:]
+		last := len(p.reports) == 0
+		p.mu.Unlock()
+		if last {
+			return
+		}
+	}
 }
 
 // guard calls a function of the owner or of pion; a panic there ends this peer

@@ -49,7 +49,7 @@ func (p *Peer) stateChanged(state webrtc.PeerConnectionState) {
 	case webrtc.PeerConnectionStateConnected:
 		p.mu.Lock()
 		first := !p.connected
-		p.connected = true
+		p.connected, p.path = true, true
 		p.mu.Unlock()
 		if f := p.handler.OnConnected; f != nil && first {
 			p.tell(func() { f(p) })
@@ -77,19 +77,24 @@ func (p *Peer) failure() string {
 	}
 }
 
+// iceStateChanged is called from the ICE agent's goroutine, see later.
 func (p *Peer) iceStateChanged(state webrtc.ICEConnectionState) {
 	switch state {
 	case webrtc.ICEConnectionStateDisconnected:
-		p.tellPath(false)
+		p.later(func() { p.tellPath(false) })
 	case webrtc.ICEConnectionStateConnected, webrtc.ICEConnectionStateCompleted:
-		pair, err := p.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
-		if err != nil || pair == nil {
-			return // said of the pair before a restart
-		}
-		p.foundPath()
-		p.tellPath(true)
+		p.later(p.pathConnected)
 	default: // checking; failures are the peer connection's
 	}
+}
+
+func (p *Peer) pathConnected() {
+	pair, err := p.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	if err != nil || pair == nil {
+		return // said of the pair before a restart
+	}
+	p.foundPath()
+	p.tellPath(true)
 }
 
 // foundPath also ends a restart.
@@ -145,7 +150,7 @@ func (p *Peer) keep(c *Channel) bool {
 		return false
 	}
 	p.channels[c] = struct{}{}
-	p.opened = true
+	p.opened, p.path = true, true
 	if p.deadline != nil && !p.restarting {
 		p.deadline.Stop()
 	}

@@ -5,9 +5,10 @@
 //
 // Goroutines. Each demultiplexer (mux.go; one of a Gateway, one of each client
 // Peer) has one that reads the socket. A Peer has none of its own while it
-// lives; its end runs in one (peer.go), and so does the bounded wait of a
-// Channel that is being closed. pion has about twelve for each peer connection.
-// Handlers are called from pion's goroutines and must return at once.
+// rests; one hears what the ICE agent reports, as long as there is something
+// (Peer.later), one runs the end (Peer.finish) and waits for the first, and the
+// bounded wait of a Channel that is being closed has one. pion has about twelve
+// for each peer connection; Handlers are called from those too.
 //
 // Locks. Peer.mu and Channel.mu are leaves: nothing of pion and no handler is
 // called under them. mux.mu is above muxConn.mu and above the socket's.

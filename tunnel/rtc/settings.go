@@ -15,10 +15,11 @@ import (
 // interceptors (which cost a quarter of a peer connection's memory and three
 // quarters of its idle time), detached channels, nothing of mDNS and TCP.
 //
-// Each peer connection has one of its own, for the sake of ended: a peer that is
-// closed just when ICE connects would otherwise wait in its DTLS handshake until
-// that times out, since pion's closing finds no transport to close yet.
-func newAPI(m *mux, net network, log *loggers, ice_ Timeouts, connect time.Duration, ended <-chan struct{}) *webrtc.API {
+// Each peer connection has one of its own, for the sake of alive, which ends with
+// the peer: its DTLS handshake ends with it too. pion's closing ends a handshake
+// only by closing what it reads from, and does not always get there (an endpoint
+// that is made just then stays open).
+func newAPI(alive context.Context, m *mux, net network, log *loggers, ice_ Timeouts, connect time.Duration) *webrtc.API {
 	var se webrtc.SettingEngine
 	se.LoggerFactory = log
 	se.SetNet(net)
@@ -34,15 +35,7 @@ func newAPI(m *mux, net network, log *loggers, ice_ Timeouts, connect time.Durat
 	se.SetSCTPRTOMax(3 * time.Second)
 	se.SetDTLSReplayProtectionWindow(1024)
 	se.SetDTLSConnectContextMaker(func() (context.Context, func()) {
-		ctx, cancel := context.WithTimeout(context.Background(), connect)
-		go func() {
-			select {
-			case <-ended:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-		return ctx, cancel
+		return context.WithTimeout(alive, connect)
 	})
 	// The answering side is the DTLS client: it never serves a ClientHello.
 	_ = se.SetAnsweringDTLSRole(webrtc.DTLSRoleClient) // fails for roles that cannot be had only
