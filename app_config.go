@@ -54,7 +54,8 @@ type Timeouts struct {
 	Connect caddy.Duration `json:"connect,omitempty"`
 	// Dial is the time for a connection to a target, look-up and waiting line included. Default: 10s.
 	Dial caddy.Duration `json:"dial,omitempty"`
-	// Keepalive is how often a silent peer or target is asked for a sign of life. Default: 15s.
+	// Keepalive is when a silent target is probed; it is given up after about twice that. (A silent peer is given up
+	// by ICE within 25 s.) Default: 15s.
 	Keepalive caddy.Duration `json:"keepalive,omitempty"`
 	// Write ends a stream whose peer or target takes no byte for this long. Default: 0, as long as memory is not
 	// short (dialect 1: 30s).

@@ -236,7 +236,7 @@ func (h *hub) applyLocked() {
 // recheck judges tunnels and their streams by a configuration.
 func (h *hub) recheck(env *environment) {
 	for _, t := range h.tunnels.all() {
-		t.recheck(env.endpoints[t.endpoint])
+		t.recheck(env)
 	}
 }
 

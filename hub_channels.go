@@ -49,13 +49,18 @@ func (t *gatewayTunnel) openSession(ch *rtc.Channel) {
 	if ch.Protocol() == protocolDialect2 {
 		dialect = tunnel.Dialect2
 	}
+	t.mu.Lock()
+	// Under the lock, so that recheck either finds the session or comes before this.
 	env := t.hub.current()
-	state := t.hub.endpoint(t.endpoint)
-	if env == nil || state == nil || !state.admits(int(dialect)) || !ch.Ordered() || !ch.Reliable() {
+	var state *endpointState
+	if env != nil {
+		state = env.endpoints[t.endpoint]
+	}
+	if state == nil || !state.admits(int(dialect)) || !ch.Ordered() || !ch.Reliable() {
+		t.mu.Unlock()
 		t.refuseChannel(ch, "dialect not admitted, or wrong ordering or reliability")
 		return
 	}
-	t.mu.Lock()
 	if t.session != nil || t.isClosing {
 		t.mu.Unlock()
 		t.refuseChannel(ch, "a tunnel has one session channel")
@@ -100,11 +105,11 @@ func (t *gatewayTunnel) accept(in *tunnel.Incoming) {
 
 // admitStream holds the limits that the engine does not know.
 func (t *gatewayTunnel) admitStream() *tunnel.Error {
-	env := t.hub.current()
+	env, opens := t.hub.current(), t.opens.Load()
 	switch {
 	case env == nil:
 		return &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"}
-	case t.opens != nil && !t.opens.Allow():
+	case opens != nil && !opens.Allow():
 		return &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "too many opens a second"}
 	case t.hub.streams.Load() >= int64(env.limits.Streams):
 		return &tunnel.Error{Code: framecodec.CodeTooManyStreams, Text: "the gateway has as many streams as it may"}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/gateway"
@@ -42,7 +40,9 @@ func (h *hub) create(ctx context.Context, state *endpointState, c signal.Caller,
 		close(t.gone)
 		return signal.Session{}, err
 	}
-	t.recheck(h.endpoint(t.endpoint)) // a reload in between has not seen this tunnel
+	if newest := h.current(); newest != nil {
+		t.recheck(newest) // a reload in between has not seen this tunnel
+	}
 	return signal.Session{
 		Secret: t.secret, ETag: t.etag, Answer: answer,
 		ICEServers: env.iceServersFor(c), Expires: t.expiry(),
@@ -63,9 +63,7 @@ func (h *hub) newTunnel(state *endpointState, c signal.Caller, o signal.Offer) *
 		since: time.Now(), renewed: time.Now(), expires: c.Expires,
 		sessions: make(chan *tunnel.Session, 1), closing: make(chan struct{}), gone: make(chan struct{}),
 	}
-	if n := state.limits.OpensPerSecond; n > 0 {
-		t.opens = rate.NewLimiter(rate.Limit(n), n)
-	}
+	t.limitOpens(state.limits.OpensPerSecond)
 	t.handshake = &handshake{
 		keys:  [2]clientKey{t.owner, addressKey(c.ClientIP)},
 		since: t.since,
@@ -94,7 +92,7 @@ func (h *hub) admit(t *gatewayTunnel, env *environment, state *endpointState) er
 		h.identities.remove(t.owner)
 		return &tunnel.Error{Code: framecodec.CodeOutOfMemoryBudget, Text: "no memory is left for another tunnel"}
 	}
-	t.exit = h.newExit(t, env)
+	t.exit = h.newExit(t)
 	if err := h.tunnels.add(t, env.limits.Tunnels); err != nil {
 		t.exit.Close()
 		t.forget()
@@ -103,17 +101,15 @@ func (h *hub) admit(t *gatewayTunnel, env *environment, state *endpointState) er
 	return nil
 }
 
-// newExit makes the tunnel's way out. It asks the hub for the policy each time,
-// so that a reload counts at once.
-func (h *hub) newExit(t *gatewayTunnel, env *environment) *gateway.Exit {
+// newExit makes the tunnel's way out. It asks the hub for policy and time-outs
+// each time, so that a reload counts at once.
+func (h *hub) newExit(t *gatewayTunnel) *gateway.Exit {
 	return gateway.NewExit(gateway.ExitConfig{
 		Subject:       t.subject(),
 		Policy:        func() *policy.Policy { return h.policyOf(t.endpoint) },
 		Pool:          h.pool,
 		Reactor:       h.reactor,
-		DialTimeout:   time.Duration(env.timeouts.Dial),
-		Keepalive:     time.Duration(env.timeouts.Keepalive),
-		WriteTimeout:  time.Duration(env.timeouts.Write),
+		Timeouts:      h.exitTimeouts,
 		DefaultTarget: t.target,
 		Budget:        t.budget,
 		AdmitRaw:      t.admitRaw,
@@ -122,6 +118,17 @@ func (h *hub) newExit(t *gatewayTunnel, env *environment) *gateway.Exit {
 		OnPanic:       h.panicked,
 		Logger:        h.logger,
 	})
+}
+
+// exitTimeouts are those of the newest configuration.
+func (h *hub) exitTimeouts() gateway.Timeouts {
+	env := h.current()
+	if env == nil {
+		return gateway.Timeouts{}
+	}
+	return gateway.Timeouts{
+		Dial: time.Duration(env.timeouts.Dial), Keepalive: time.Duration(env.timeouts.Keepalive), Write: time.Duration(env.timeouts.Write),
+	}
 }
 
 // policyOf returns the newest policy of an endpoint; of one that is gone, a

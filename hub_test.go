@@ -243,3 +243,62 @@ type textAddr string
 
 func (textAddr) Network() string  { return "test" }
 func (a textAddr) String() string { return string(a) }
+
+// TestLimitsOfAReload: a tunnel that runs follows the limits and time-outs of the
+// newest configuration.
+func TestLimitsOfAReload(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	older, newer := testEnvironment(t, "gw"), testEnvironment(t, "gw")
+	newer.limits.TunnelMemory = 5 << 20
+	newer.timeouts.Dial = caddy.Duration(3 * time.Second)
+	newer.endpoints["gw"].limits.OpensPerSecond = 2
+	newer.endpoints["gw"].allowAnonymous = true
+	if err := h.attach(older); err != nil {
+		t.Fatal(err)
+	}
+	g := h.newTunnel(older.endpoints["gw"], signal.Caller{}, signal.Offer{})
+	g.budget, g.exit = tunnel.NewBudget(nil, 1<<20), h.newExit(g)
+	if err := h.tunnels.add(g, 1); err != nil {
+		t.Fatal(err)
+	}
+	if admitted := admits(g, 100); admitted != 100 {
+		t.Errorf("%d of 100 opens admitted without a limit", admitted)
+	}
+	if err := h.attach(newer); err != nil {
+		t.Fatal(err)
+	}
+	h.detach(older)
+	if admitted := admits(g, 100); admitted < 2 || admitted > 3 {
+		t.Errorf("%d opens admitted at once, want 2 a second", admitted)
+	}
+	if got := g.budget.Limit(); got != 5<<20 {
+		t.Errorf("the tunnel may take %d bytes, want those of the new configuration", got)
+	}
+	if got := h.exitTimeouts().Dial; got != 3*time.Second {
+		t.Errorf("a dial may take %v, want 3s", got)
+	}
+	h.recheck(newer)
+	if admitted := admits(g, 100); admitted > 1 {
+		t.Errorf("%d opens admitted: an equal configuration gave the whole burst again", admitted)
+	}
+	newer.endpoints["gw"].limits.OpensPerSecond = 0
+	h.recheck(newer)
+	if admitted := admits(g, 100); admitted != 100 {
+		t.Errorf("%d of 100 opens admitted with the limit gone", admitted)
+	}
+	h.tunnels.remove(g)
+	if err := h.Destruct(); err != nil {
+		t.Error(err)
+	}
+}
+
+// admits asks for n streams and returns how many it may have.
+func admits(g *gatewayTunnel, n int) (admitted int) {
+	for range n {
+		if g.admitStream() == nil {
+			admitted++
+		}
+	}
+	return admitted
+}

@@ -35,8 +35,8 @@ type gatewayTunnel struct {
 	since     time.Time
 	budget    *tunnel.Budget
 	exit      *gateway.Exit
-	opens     *rate.Limiter // nil: no limit
-	raws      atomic.Int32  // raw channels
+	opens     atomic.Pointer[rate.Limiter] // nil: no limit
+	raws      atomic.Int32                 // raw channels
 	handshake *handshake
 
 	sessions chan *tunnel.Session // hands the session to run; room for the only one
@@ -184,9 +184,10 @@ func asError(err error) tunnel.Error {
 	return tunnel.Error{Code: tunnel.CodeOf(err), Text: err.Error(), Err: err}
 }
 
-// recheck judges the tunnel by its endpoint in a new configuration, which is nil
-// when that is gone.
-func (t *gatewayTunnel) recheck(s *endpointState) {
+// recheck judges the tunnel by its endpoint in a new configuration, and has the
+// limits of that count for it.
+func (t *gatewayTunnel) recheck(env *environment) {
+	s := env.endpoints[t.endpoint]
 	t.mu.Lock()
 	session := t.session
 	t.mu.Unlock()
@@ -198,7 +199,24 @@ func (t *gatewayTunnel) recheck(s *endpointState) {
 	case session != nil && !s.admits(int(session.Dialect())):
 		t.close(framecodec.CodePolicyChanged, "the dialect is no longer spoken")
 	default:
+		t.limitOpens(s.limits.OpensPerSecond)
+		t.budget.SetLimit(env.limits.TunnelMemory)
+		if session != nil {
+			session.SetMaxStreams(s.limits.StreamsPerTunnel)
+		}
 		t.exit.Recheck(s.policy)
+	}
+}
+
+// limitOpens sets how many streams a second the client may ask for; 0: as many as
+// it likes.
+func (t *gatewayTunnel) limitOpens(perSecond int) {
+	now := t.opens.Load()
+	switch {
+	case perSecond <= 0:
+		t.opens.Store(nil)
+	case now == nil || now.Burst() != perSecond:
+		t.opens.Store(rate.NewLimiter(rate.Limit(perSecond), perSecond))
 	}
 }
 

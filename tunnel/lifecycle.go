@@ -183,3 +183,15 @@ func (s *Session) register(st *Stream) Code {
 	s.table.put(index, st)
 	return framecodec.CodeNormal
 }
+
+// SetMaxStreams changes how many streams the peer may have open at a time;
+// those that are open stay. n below 1 changes nothing. It is safe for concurrent
+// use.
+func (s *Session) SetMaxStreams(n int) {
+	if n < 1 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cfg.MaxStreams = n
+}

@@ -65,7 +65,7 @@ func (r *results) count(c tunnel.Code) int {
 // ends with timeout in time.
 func TestBlackHolesHoldUpNobody(t *testing.T) {
 	const timeout = 4 * time.Second
-	configure := func(e *ExitConfig, _ *tunnel.Config) { e.DialTimeout = timeout }
+	configure := func(e *ExitConfig, _ *tunnel.Config) { e.Timeouts = fixed(Timeouts{Dial: timeout}) }
 	cfg := rules("tcp/10.0.0.0/8:22", "tcp/*.example:443")
 	o := open(t, cfg, configure)
 	other := open(t, cfg, configure, func(e *ExitConfig, _ *tunnel.Config) { e.Pool = o.pool })
@@ -133,7 +133,7 @@ func TestLinePerAddress(t *testing.T) {
 	g := &gate{opened: make(chan struct{})}
 	var o *office
 	o = open(t, rules("tcp/10.0.0.0/8:22"), func(e *ExitConfig, _ *tunnel.Config) {
-		e.DialTimeout = 30 * time.Second
+		e.Timeouts = fixed(Timeouts{Dial: 30 * time.Second})
 		e.Connect = g.connect(func() *office { return o })
 	})
 	var waiting results
@@ -166,7 +166,7 @@ func TestLineIsOfAddressAndPort(t *testing.T) {
 	o = open(t, rules("tcp/10.0.0.0/8:22,23"), func(e *ExitConfig, _ *tunnel.Config) {
 		e.Connect = g.connect(func() *office { return o })
 		e.Pool = NewPool(PoolConfig{PerAddress: 1})
-		e.DialTimeout = 300 * time.Millisecond
+		e.Timeouts = fixed(Timeouts{Dial: 300 * time.Millisecond})
 	})
 	var waiting results
 	waiting.dial(o, tcp("10.1.0.1", 22))
@@ -186,7 +186,7 @@ func TestOverloaded(t *testing.T) {
 		"process": func(e *ExitConfig, _ *tunnel.Config) { e.Pool.cfg.Total = 10 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := open(t, rules("tcp/10.0.0.0/8:22"), configure, func(e *ExitConfig, _ *tunnel.Config) { e.DialTimeout = time.Second })
+			o := open(t, rules("tcp/10.0.0.0/8:22"), configure, func(e *ExitConfig, _ *tunnel.Config) { e.Timeouts = fixed(Timeouts{Dial: time.Second}) })
 			var pending results
 			for i := range 10 {
 				pending.dial(o, tcp(fmt.Sprintf("10.66.0.%d", i), 22))
@@ -208,7 +208,7 @@ func TestOverloaded(t *testing.T) {
 
 // A peer that gives up frees its place at once.
 func TestPeerGivesUp(t *testing.T) {
-	o := open(t, rules("tcp/10.0.0.0/8:22", "tcp/*.example:443"), func(e *ExitConfig, _ *tunnel.Config) { e.DialTimeout = time.Minute })
+	o := open(t, rules("tcp/10.0.0.0/8:22", "tcp/*.example:443"), func(e *ExitConfig, _ *tunnel.Config) { e.Timeouts = fixed(Timeouts{Dial: time.Minute}) })
 	for _, target := range []tunnel.Target{tcp("10.66.0.1", 22), tcp("silent.example", 443)} {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -228,7 +228,7 @@ func TestPeerGivesUp(t *testing.T) {
 
 // The end of the tunnel ends what is being opened, and Accept takes no more.
 func TestCloseWhileOpening(t *testing.T) {
-	o := open(t, rules("tcp/10.0.0.0/8:22"), func(e *ExitConfig, _ *tunnel.Config) { e.DialTimeout = time.Minute })
+	o := open(t, rules("tcp/10.0.0.0/8:22"), func(e *ExitConfig, _ *tunnel.Config) { e.Timeouts = fixed(Timeouts{Dial: time.Minute}) })
 	var pending results
 	for i := range 100 {
 		pending.dial(o, tcp(fmt.Sprintf("10.66.0.%d", i%3), 22))
@@ -273,7 +273,7 @@ func TestLookupRate(t *testing.T) {
 }
 
 func TestLookupsWaitBesideAddresses(t *testing.T) {
-	o := open(t, rules("tcp/10.0.0.0/8:22,443", "tcp/*.example:443 private"), func(e *ExitConfig, _ *tunnel.Config) { e.DialTimeout = 3 * time.Second })
+	o := open(t, rules("tcp/10.0.0.0/8:22,443", "tcp/*.example:443 private"), func(e *ExitConfig, _ *tunnel.Config) { e.Timeouts = fixed(Timeouts{Dial: 3 * time.Second}) })
 	var byName results
 	for range 140 {
 		byName.dial(o, tcp("good.example", 443))

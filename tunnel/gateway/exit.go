@@ -43,14 +43,9 @@ type ExitConfig struct {
 	Pool *Pool
 	// Reactor takes the connections over.
 	Reactor Adopter
-	// DialTimeout is the time from an Open to its answer. Default: 10 s.
-	DialTimeout time.Duration
-	// Keepalive finds dead targets; see policy.Dialer. 0: Go's defaults.
-	Keepalive time.Duration
-	// WriteTimeout ends a raw channel whose target takes no byte for this long.
-	// Default: 30 s (a raw channel has no window of its own, what waits for a
-	// stalled one fills the association's).
-	WriteTimeout time.Duration
+	// Timeouts are asked for with every open, since a reload changes them; nil: the
+	// defaults.
+	Timeouts func() Timeouts
 	// DefaultTarget is what streams without a target of their own go to, before
 	// that of the policy (?target= of the offer).
 	DefaultTarget string
@@ -79,6 +74,18 @@ type ExitConfig struct {
 	Resolver policy.Resolver
 }
 
+// Timeouts of what an Exit opens. Zero means the default.
+type Timeouts struct {
+	// Dial is the time from an Open to its answer. Default: 10 s.
+	Dial time.Duration
+	// Keepalive finds dead targets; see policy.Dialer. Default: Go's own.
+	Keepalive time.Duration
+	// Write ends a raw channel whose target takes no byte for this long. Default:
+	// 30 s (a raw channel has no window of its own, what waits for a stalled one
+	// fills the association's).
+	Write time.Duration
+}
+
 // Exit serves the streams of one tunnel at the gateway. It is safe for
 // concurrent use.
 type Exit struct {
@@ -96,11 +103,8 @@ type Exit struct {
 
 // NewExit returns an Exit; it starts nothing.
 func NewExit(cfg ExitConfig) *Exit {
-	if cfg.DialTimeout <= 0 {
-		cfg.DialTimeout = 10 * time.Second
-	}
-	if cfg.WriteTimeout <= 0 {
-		cfg.WriteTimeout = 30 * time.Second
+	if cfg.Timeouts == nil {
+		cfg.Timeouts = func() Timeouts { return Timeouts{} }
 	}
 	if cfg.MaxOpens <= 0 {
 		cfg.MaxOpens = 4096
@@ -111,15 +115,33 @@ func NewExit(cfg ExitConfig) *Exit {
 	return &Exit{
 		cfg: cfg,
 		dialer: policy.Dialer{
-			Keepalive: cfg.Keepalive,
-			Resolver:  cfg.Resolver,
-			Lookup:    newLookups().wait,
-			Line:      cfg.Pool.wait,
-			Connect:   cfg.Connect,
+			Resolver: cfg.Resolver,
+			Lookup:   newLookups().wait,
+			Line:     cfg.Pool.wait,
+			Connect:  cfg.Connect,
 		},
 		opens: make(map[*context.CancelFunc]struct{}),
 		raws:  make(map[*Raw]struct{}),
 	}
+}
+
+// timeouts returns those that count now.
+func (e *Exit) timeouts() Timeouts {
+	t := e.cfg.Timeouts()
+	if t.Dial <= 0 {
+		t.Dial = 10 * time.Second
+	}
+	if t.Write <= 0 {
+		t.Write = 30 * time.Second
+	}
+	return t
+}
+
+// dial connects to a target with the time-outs that count now.
+func (e *Exit) dial(ctx context.Context, p *policy.Policy, t tunnel.Target) (net.Conn, policy.Address, error) {
+	dialer := e.dialer
+	dialer.Keepalive = e.timeouts().Keepalive
+	return dialer.Dial(ctx, p, e.cfg.Subject, t)
 }
 
 // Close gives up what is being opened and ends the raw channels with
@@ -149,6 +171,7 @@ func (e *Exit) begin() (ctx context.Context, cancel context.CancelFunc, done fun
 	if !e.cfg.Pool.enter() {
 		return nil, nil, nil, overloaded()
 	}
+	limit := e.timeouts().Dial
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
@@ -161,7 +184,7 @@ func (e *Exit) begin() (ctx context.Context, cancel context.CancelFunc, done fun
 		e.cfg.Pool.leave()
 		return nil, nil, nil, err
 	}
-	ctx, cancel = context.WithTimeout(context.Background(), e.cfg.DialTimeout)
+	ctx, cancel = context.WithTimeout(context.Background(), limit)
 	e.opens[&cancel] = struct{}{}
 	e.wg.Add(1)
 	return ctx, cancel, func() {

@@ -79,7 +79,7 @@ func open(t testing.TB, cfg policy.Config, options ...option) *office {
 	}
 	ec := ExitConfig{
 		Subject: policy.Subject{Endpoint: "gw"}, Policy: o.policy.Load, Pool: o.pool, Reactor: r,
-		DialTimeout: 5 * time.Second, OnDenied: o.denied, Connect: o.connect, Resolver: silent{},
+		Timeouts: fixed(Timeouts{Dial: 5 * time.Second}), OnDenied: o.denied, Connect: o.connect, Resolver: silent{},
 		OnPanic: func(any, []byte) { o.panics.Add(1) },
 	}
 	sc := tunnel.Config{Dialect: tunnel.Dialect2, Role: tunnel.RoleGateway}
@@ -239,7 +239,7 @@ func TestOpen(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	o := open(t, rules("tcp/10.0.0.0/8:22", "tcp/*.example:443"), func(e *ExitConfig, _ *tunnel.Config) { e.DialTimeout = 300 * time.Millisecond })
+	o := open(t, rules("tcp/10.0.0.0/8:22", "tcp/*.example:443"), func(e *ExitConfig, _ *tunnel.Config) { e.Timeouts = fixed(Timeouts{Dial: 300 * time.Millisecond}) })
 	tests := []struct {
 		target tunnel.Target
 		want   tunnel.Code
@@ -327,3 +327,6 @@ func TestPanic(t *testing.T) {
 		t.Errorf("told of %d panics", o.panics.Load())
 	}
 }
+
+// fixed are time-outs that no reload changes.
+func fixed(t Timeouts) func() Timeouts { return func() Timeouts { return t } }

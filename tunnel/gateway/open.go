@@ -41,7 +41,7 @@ func (e *Exit) Accept(in *tunnel.Incoming) {
 
 // open dials and answers.
 func (e *Exit) open(ctx context.Context, in *tunnel.Incoming, t tunnel.Target, p *policy.Policy) {
-	c, at, err := e.dialer.Dial(ctx, p, e.cfg.Subject, t)
+	c, at, err := e.dial(ctx, p, t)
 	if err != nil {
 		e.failed(t, err)
 		e.refuse(in, err)

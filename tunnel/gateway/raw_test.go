@@ -254,7 +254,7 @@ func TestRawPageEnds(t *testing.T) {
 // A target that takes nothing ends the channel after the write time-out; a slow
 // one does not.
 func TestRawStalledTarget(t *testing.T) {
-	r := openRaw(t, func(e *ExitConfig, _ *tunnel.Config) { e.WriteTimeout = 200 * time.Millisecond })
+	r := openRaw(t, func(e *ExitConfig, _ *tunnel.Config) { e.Timeouts = fixed(Timeouts{Write: 200 * time.Millisecond}) })
 	page := r.start("echo")
 	message := make([]byte, 65536)
 	for range 200 { // more than the system's buffers take
@@ -269,7 +269,7 @@ func TestRawStalledTarget(t *testing.T) {
 
 func TestRawSlowTarget(t *testing.T) {
 	slow := &slowConn{}
-	r := openRaw(t, func(e *ExitConfig, _ *tunnel.Config) { e.WriteTimeout = time.Millisecond },
+	r := openRaw(t, func(e *ExitConfig, _ *tunnel.Config) { e.Timeouts = fixed(Timeouts{Write: time.Millisecond}) },
 		func(e *ExitConfig, _ *tunnel.Config) {
 			e.Connect = func(ctx context.Context, a policy.Address, c policy.Control) (net.Conn, error) { return slow, nil }
 		})
@@ -324,7 +324,7 @@ func TestRawRefusals(t *testing.T) {
 			e.Connect = func(context.Context, policy.Address, policy.Control) (net.Conn, error) { return nil, refusedError() }
 		}}},
 		{"black hole", "echo", framecodec.CodeTimeout, []option{func(e *ExitConfig, _ *tunnel.Config) {
-			e.DialTimeout = 50 * time.Millisecond
+			e.Timeouts = fixed(Timeouts{Dial: 50 * time.Millisecond})
 			e.Connect = func(ctx context.Context, _ policy.Address, _ policy.Control) (net.Conn, error) {
 				<-ctx.Done()
 				return nil, ctx.Err()
@@ -392,7 +392,7 @@ func TestRawCounts(t *testing.T) {
 // Who closes the page while it is dialled, ends the dial.
 func TestRawPageEndsWhileDialling(t *testing.T) {
 	r := openRaw(t, func(e *ExitConfig, _ *tunnel.Config) {
-		e.DialTimeout = time.Minute
+		e.Timeouts = fixed(Timeouts{Dial: time.Minute})
 		e.Connect = func(ctx context.Context, _ policy.Address, _ policy.Control) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()

@@ -36,7 +36,7 @@ func (r *Raw) serve(ctx context.Context, p *policy.Policy, opened func()) {
 func (r *Raw) dial(ctx context.Context, p *policy.Policy, opened func()) bool {
 	defer opened()
 	e := r.exit
-	c, at, err := e.dialer.Dial(ctx, p, e.cfg.Subject, r.target)
+	c, at, err := e.dial(ctx, p, r.target)
 	if err != nil {
 		e.failed(r.target, err)
 		r.end(e.codeOf(err))
@@ -161,8 +161,9 @@ func (r *Raw) pumpOne() error {
 // write gives all of p to the target, as slowly as it likes, unless it takes
 // nothing at all for the write time-out.
 func (r *Raw) write(p []byte) error {
+	limit := r.exit.timeouts().Write
 	for len(p) > 0 {
-		if err := r.conn.SetWriteDeadline(time.Now().Add(r.exit.cfg.WriteTimeout)); err != nil {
+		if err := r.conn.SetWriteDeadline(time.Now().Add(limit)); err != nil {
 			return targetError{err}
 		}
 		n, err := r.conn.Write(p)
