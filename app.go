@@ -171,6 +171,7 @@ func (a *App) Cleanup() error {
 		return nil
 	}
 	a.hub.detach(a.env)
+	close(a.env.released)
 	_, err := hubPool.Delete(a.hub.listen)
 	a.hub = nil
 	return err
@@ -289,6 +290,7 @@ func newEnvironment(ctx caddy.Context, a *App) *environment {
 		endpoints: map[string]*endpointState{},
 		remotes:   map[string]*remoteSpec{},
 		attached:  make(chan struct{}),
+		released:  make(chan struct{}),
 	}
 }
 

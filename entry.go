@@ -37,6 +37,7 @@ type Entry struct {
 	SOCKS5 *SOCKS5 `json:"socks5,omitempty"`
 
 	hub    *hub
+	env    *environment // of its own configuration: only to wait for its Start
 	target tunnel.Target
 }
 
@@ -77,7 +78,7 @@ func (e *Entry) Provision(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok { // inside of HTTP's listener_wrappers
 		app.addListeners(server.Listen)
 	}
-	e.hub = app.hub
+	e.hub, e.env = app.hub, app.env
 	return nil
 }
 
@@ -105,6 +106,13 @@ func (e *Entry) Handle(cx *layer4.Connection, _ layer4.Handler) error {
 	}
 	ctx, cancel := e.hub.openContext()
 	defer cancel()
+	if err := e.env.wait(ctx); err != nil {
+		e.logFailure(cx, e.target, err)
+		if tcp, ok := cx.Conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0) // a reset: an end in order would look like an answer
+		}
+		return nil
+	}
 	local, err := e.adopt(cx, cx)
 	if err != nil {
 		return err

@@ -45,7 +45,11 @@ func (e *Entry) serveSOCKS(cx *layer4.Connection) error {
 func (e *Entry) serveRequest(cx *layer4.Connection, target tunnel.Target) error {
 	ctx, cancel := e.hub.openContext()
 	defer cancel()
-	stream, err := e.hub.openStream(ctx, e.Remote, target, nil)
+	var stream *tunnel.Stream
+	err := e.env.wait(ctx)
+	if err == nil {
+		stream, err = e.hub.openStream(ctx, e.Remote, target, nil)
+	}
 	if err != nil {
 		e.logFailure(cx, target, err)
 		e.reply(cx, socks5.Reply(tunnel.CodeOf(err).SOCKSReply()))

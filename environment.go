@@ -1,6 +1,7 @@
 package culvert
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"go.uber.org/zap"
 
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/policy"
 	"github.com/culvertgate/culvert/tunnel/rtc"
 )
@@ -30,6 +33,25 @@ type environment struct {
 	admin      []string                 // Caddy addresses of the admin endpoint
 	refused    []policy.Listener        // all of these, as the policy needs them; set by attach
 	attached   chan struct{}            // closed by attach: requests wait for it, servers may start before us
+	released   chan struct{}            // closed by Cleanup: an environment that never was attached will not be
+}
+
+// wait returns when the configuration is attached. Servers may accept before our
+// Start; what they accept waits here, but not for a Start that failed.
+func (env *environment) wait(ctx context.Context) error {
+	select {
+	case <-env.attached: // also of a configuration that is over by now: its connections go on
+		return nil
+	default:
+	}
+	select {
+	case <-env.attached:
+		return nil
+	case <-env.released:
+		return &tunnel.Error{Code: framecodec.CodeDraining, Text: "the configuration was not taken"}
+	case <-ctx.Done():
+		return &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "the gateway is starting", Err: ctx.Err()}
+	}
 }
 
 // endpointState is what the hub knows of an endpoint: tunnels and

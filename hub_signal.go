@@ -23,10 +23,8 @@ type backend struct {
 // state returns the endpoint in the newest configuration. Servers may accept
 // before our Start: then it waits for that.
 func (b *backend) state(ctx context.Context) (*endpointState, error) {
-	select {
-	case <-b.env.attached:
-	case <-ctx.Done():
-		return nil, &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "the gateway is starting", Err: ctx.Err()}
+	if err := b.env.wait(ctx); err != nil {
+		return nil, err
 	}
 	if s := b.hub.endpoint(b.name); s != nil {
 		return s, nil

@@ -25,7 +25,7 @@ func testEnvironment(t *testing.T, endpoints ...string) *environment {
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	t.Cleanup(cancel)
 	env := &environment{
-		ctx: ctx, logger: zap.NewNop(), endpoints: map[string]*endpointState{}, attached: make(chan struct{}),
+		ctx: ctx, logger: zap.NewNop(), endpoints: map[string]*endpointState{}, attached: make(chan struct{}), released: make(chan struct{}),
 		gateway: rtc.Options{Loopback: true},
 	}
 	env.limits.applyDefaults()
