@@ -2,12 +2,9 @@ package testkit
 
 import (
 	"errors"
-	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 )
 
 const modulePath = "github.com/culvertgate/culvert"
@@ -41,34 +38,4 @@ func cacheDir(parts ...string) (string, error) {
 		return "", err
 	}
 	return filepath.Join(append([]string{root, ".cache"}, parts...)...), nil
-}
-
-// FreeTCP returns a loopback address whose TCP port was free a moment ago.
-func FreeTCP(t testing.TB) string {
-	t.Helper()
-	address, err := freeTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return address
-}
-
-func freeTCP() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("looking for a free TCP port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
-// FreeUDP returns a loopback address whose UDP port was free a moment ago.
-func FreeUDP(t testing.TB) string {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("looking for a free UDP port: %v", err)
-	}
-	defer c.Close()
-	return c.LocalAddr().String()
 }

@@ -2,22 +2,12 @@ package testkit
 
 import (
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
-
-func splitHostPort(t *testing.T, address string) (host, port string) {
-	t.Helper()
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return host, port
-}
 
 func TestRootIsFoundFromBelow(t *testing.T) {
 	root := must[string](t)(Root())
@@ -28,19 +18,6 @@ func TestRootIsFoundFromBelow(t *testing.T) {
 	if _, err := Root(); err == nil {
 		t.Error("found a repository where there is none")
 	}
-}
-
-func TestFreePortsAreFree(t *testing.T) {
-	l, err := net.Listen("tcp", FreeTCP(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	c, err := net.ListenPacket("udp", FreeUDP(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
 }
 
 func TestWaitForReturnsTheLastError(t *testing.T) {

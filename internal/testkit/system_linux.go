@@ -38,3 +38,14 @@ func enterNetwork(file string) (leave func() error, err error) {
 
 // lockFile waits for the exclusive lock of f.
 func lockFile(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX) }
+
+// lockByte takes the exclusive lock of one byte of f, which may be behind its
+// end, until f is closed. It reports false when another open file has it: the
+// lock belongs to the open file, not to the process.
+func lockByte(f *os.File, at int64) (bool, error) {
+	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: at, Len: 1})
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return false, nil
+	}
+	return err == nil, err
+}
