@@ -12,8 +12,13 @@ var errPanicked = errors.New("the connection panicked")
 func (p *portable) read() {
 	defer p.r.running.Done()
 	defer p.readerGone()
-	large := false // the last read filled its room: more is there
+	large := false  // the last read filled its room: more is there
+	var after error // came with the data that was handed over last
 	for p.handedOver() {
+		if after != nil {
+			p.handOver(nil, nil, after)
+			return
+		}
 		room := p.small[:]
 		var b *buffer
 		if large {
@@ -23,6 +28,9 @@ func (p *portable) read() {
 		n, err := 0, errPanicked
 		p.r.guard(p, func() { n, err = p.conn.Read(room) })
 		large = n == len(room)
+		if n > 0 { // the stream may take a short read for all there is: the end is told when it has taken it
+			after, err = err, nil
+		}
 		if !p.handOver(room[:n], b, err) {
 			return
 		}
