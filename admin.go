@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -44,12 +47,18 @@ func (a *Admin) Routes() []caddy.AdminRoute {
 	}
 }
 
-// byMethod answers 405 for methods that a route does not have.
+// byMethod answers 405 for methods that a route does not have. HEAD goes with
+// GET: net/http leaves the body out.
 func byMethod(methods map[string]caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
+	if get, ok := methods[http.MethodGet]; ok {
+		methods[http.MethodHead] = get
+	}
+	allowed := strings.Join(slices.Sorted(maps.Keys(methods)), ", ")
 	return func(w http.ResponseWriter, r *http.Request) error {
 		handle, ok := methods[r.Method]
 		if !ok {
-			return apiError(http.StatusMethodNotAllowed, errors.New("method not allowed"))
+			w.Header().Set("Allow", allowed) // RFC 9110 section 15.5.6
+			return apiError(http.StatusMethodNotAllowed, errors.New("this resource answers "+allowed))
 		}
 		return handle(w, r)
 	}
@@ -151,11 +160,14 @@ func (a *Admin) closeStream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return apiError(http.StatusBadRequest, fmt.Errorf("%q is not a stream's number", r.PathValue("n")))
 	}
-	session := t.currentSession()
-	if session == nil || session.Stream(uint32(n)) == nil {
+	var stream *tunnel.Stream
+	if session := t.currentSession(); session != nil {
+		stream = session.Stream(uint32(n))
+	}
+	if stream == nil {
 		return apiError(http.StatusNotFound, fmt.Errorf("no stream %d in this tunnel", n))
 	}
-	session.Stream(uint32(n)).Reset(framecodec.CodeClosedByAdmin, closedByAdmin)
+	stream.Reset(framecodec.CodeClosedByAdmin, closedByAdmin)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -175,19 +187,28 @@ func (*Admin) explain(w http.ResponseWriter, r *http.Request) error {
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&q); err != nil {
-		return apiError(http.StatusBadRequest, fmt.Errorf("decoding the request: %w", err))
+		status := http.StatusBadRequest
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			status = http.StatusRequestEntityTooLarge
+		}
+		return apiError(status, fmt.Errorf("decoding the request: %w", err))
 	}
 	target, err := tunnel.ParseTarget(q.Target)
 	if err != nil {
 		return apiError(http.StatusBadRequest, err)
 	}
+	var known []string
 	for _, h := range runningHubs() {
+		if env := h.current(); env != nil {
+			known = slices.AppendSeq(known, maps.Keys(env.endpoints))
+		}
 		if s := h.endpoint(q.Endpoint); s != nil {
 			subject := policy.Subject{Endpoint: s.name, Identity: q.Identity, Groups: q.Groups, Anonymous: q.Identity == ""}
 			return writeJSON(w, http.StatusOK, s.policy.Explain(r.Context(), subject, target, nil))
 		}
 	}
-	return apiError(http.StatusNotFound, fmt.Errorf("no endpoint %q", q.Endpoint))
+	slices.Sort(known)
+	return apiError(http.StatusNotFound, fmt.Errorf("no endpoint %q, there are: %q", q.Endpoint, known))
 }
 
 // health is the body of GET /health.

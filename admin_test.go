@@ -41,7 +41,7 @@ func withHub(t *testing.T, endpoints map[string]*endpointState) *hub {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := &environment{logger: zap.NewNop(), endpoints: endpoints, attached: make(chan struct{})}
+	env := &environment{logger: zap.NewNop(), endpoints: endpoints, attached: make(chan struct{}), released: make(chan struct{})}
 	env.limits.applyDefaults()
 	if err := h.attach(env); err != nil {
 		t.Fatal(err)
@@ -76,18 +76,37 @@ func TestAdminErrors(t *testing.T) {
 		"end of all":               {"DELETE", "/webrtc_tunnel/tunnels", "", 400},
 		"end of some":              {"DELETE", "/webrtc_tunnel/tunnels?identity=alice", "", 200},
 		"wrong method":             {"PUT", "/webrtc_tunnel/tunnels", "", 405},
+		"head":                     {"HEAD", "/webrtc_tunnel/tunnels", "", 200},
 		"get explain":              {"GET", "/webrtc_tunnel/explain", "", 405},
 		"explain nothing":          {"POST", "/webrtc_tunnel/explain", "", 400},
 		"explain unknown key":      {"POST", "/webrtc_tunnel/explain", `{"targt":"ssh"}`, 400},
 		"explain bad target":       {"POST", "/webrtc_tunnel/explain", `{"endpoint":"gw","target":"tcp/nowhere"}`, 400},
 		"explain unknown endpoint": {"POST", "/webrtc_tunnel/explain", `{"endpoint":"gw","target":"ssh"}`, 404},
-		"explain too large":        {"POST", "/webrtc_tunnel/explain", `{"endpoint":"` + strings.Repeat("x", maxAdminBody) + `"}`, 400},
+		"explain too large":        {"POST", "/webrtc_tunnel/explain", `{"endpoint":"` + strings.Repeat("x", maxAdminBody) + `"}`, 413},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if status, body := adminCall(t, test.method, test.url, test.body); status != test.status {
 				t.Errorf("%d %s, want %d", status, body, test.status)
 			}
 		})
+	}
+}
+
+// TestAdminSaysWhatIsThere: a refusal tells what would have been answered.
+func TestAdminSaysWhatIsThere(t *testing.T) {
+	withHub(t, map[string]*endpointState{"gw.example/tunnel": {name: "gw.example/tunnel", policy: denyAll}, "b": {name: "b", policy: denyAll}})
+	w := httptest.NewRecorder()
+	for _, route := range new(Admin).Routes() {
+		if route.Pattern == "/webrtc_tunnel/tunnels" {
+			_ = route.Handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, route.Pattern, nil))
+		}
+	}
+	if got := w.Header().Get("Allow"); got != "DELETE, GET, HEAD" {
+		t.Errorf("Allow is %q", got)
+	}
+	_, body := adminCall(t, http.MethodPost, "/webrtc_tunnel/explain", `{"endpoint":"gw","target":"ssh"}`)
+	if !strings.Contains(body, `["b" "gw.example/tunnel"]`) {
+		t.Errorf("%s does not name the endpoints", body)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -37,10 +39,30 @@ func (f *adminFlags) request(method, uri string) ([]byte, error) {
 	}
 	res, err := caddycmd.AdminAPIRequest(address, method, uri, nil, nil)
 	if err != nil {
-		return nil, fmt.Errorf("asking the admin API at %s: %w (does Caddy run here, and is its admin API on?)", address, err)
+		return nil, adminError(address, err)
 	}
 	defer res.Body.Close()
 	return io.ReadAll(io.LimitReader(res.Body, maxAdminAnswer))
+}
+
+// adminError says what to do about a request that failed. What Caddy answered
+// is known as text only.
+func adminError(address string, err error) error {
+	_, answer, answered := strings.Cut(err.Error(), ": HTTP ")
+	if !answered {
+		return fmt.Errorf("asking the admin API at %s: %w (does Caddy run here, and is its admin API on? --address says where)", address, err)
+	}
+	status, text, _ := strings.Cut(answer, ": ")
+	var body struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal([]byte(text), &body) == nil && body.Error != "" {
+		return errors.New(framecodec.SafeText([]byte(body.Error)))
+	}
+	if status == strconv.Itoa(http.StatusNotFound) {
+		return fmt.Errorf("the Caddy at %s has no tunnels: it was built without this module", address)
+	}
+	return fmt.Errorf("the admin API at %s answered HTTP %s: %s", address, status, framecodec.SafeText([]byte(text)))
 }
 
 func newListCommand() *cobra.Command {

@@ -384,8 +384,17 @@ func TestCommandAdmin(t *testing.T) {
 		t.Errorf("kill: %v", err)
 	}
 	c = start(t, nil, "kill", "none", "--address", admin)
-	if err := c.wait(t); err == nil || !strings.Contains(err.Error(), "no tunnel") {
+	if err := c.wait(t); err == nil || err.Error() != "tunnel none: no tunnel" {
 		t.Errorf("kill of an unknown tunnel: %v", err)
+	}
+	other := testServer(t, http.NotFound)
+	c = start(t, nil, "list", "--address", other)
+	if err := c.wait(t); err == nil || !strings.Contains(err.Error(), "built without this module") {
+		t.Errorf("list of another Caddy: %v", err)
+	}
+	c = start(t, nil, "list", "--address", "127.0.0.1:1")
+	if err := c.wait(t); err == nil || !strings.Contains(err.Error(), "does Caddy run here") {
+		t.Errorf("list without Caddy: %v", err)
 	}
 	want := "GET /webrtc_tunnel/tunnels DELETE /webrtc_tunnel/tunnels/abc DELETE /webrtc_tunnel/tunnels/a%2Fb DELETE /webrtc_tunnel/tunnels/none"
 	if got := strings.Join(asked, " "); got != want {
