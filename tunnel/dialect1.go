@@ -71,6 +71,7 @@ func (s *Session) control1(payload []byte) *Error {
 	case framecodec.MsgSendEOF:
 		if m, err := framecodec.ParseSendEOF(data); err == nil {
 			if st := s.known1(m.Conn); st != nil {
+				s.opened(st, 0) // who has an end to say is connected
 				s.peerEnded(st)
 			}
 		}
@@ -181,8 +182,12 @@ func (s *Session) onClose1(data []byte) *Error {
 	if st == nil {
 		return nil
 	}
+	orderly := m.Reason == framecodec.ReasonNormal || m.Reason == framecodec.ReasonConnectionLost
+	if orderly && st.hasData() {
+		s.opened(st, 0) // the reference's reader may be ahead of its ConnectionOpened
+	}
 	st.mu.Lock()
-	orderly := st.state.opened && (m.Reason == framecodec.ReasonNormal || m.Reason == framecodec.ReasonConnectionLost)
+	orderly = orderly && st.state.opened
 	if orderly && m.Reason == framecodec.ReasonNormal {
 		st.quiet = true
 		st.state = st.state.next(eventLocalEnd) // the peer takes nothing more
@@ -197,6 +202,13 @@ func (s *Session) onClose1(data []byte) *Error {
 	// target and still takes what we send; after Normal it takes nothing.
 	s.peerEnded(st)
 	return nil
+}
+
+// hasData reports whether the peer has sent payload.
+func (st *Stream) hasData() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.got > 0
 }
 
 // unopenedCode never is normal: a connection that is closed before it was opened

@@ -191,3 +191,49 @@ func TestDialect1ReferenceEnds(t *testing.T) {
 	waitFor(t, func() bool { return r.s.Stats().Streams == 0 })
 	r.nothing()
 }
+
+// The reference's reader is a task of its own: what it says of a target that
+// answers and ends at once may come before ConnectionOpened. Data or SendEOF
+// prove that the connection is open, and its end is no refusal then.
+func TestDialect1EndBeforeConnectionOpened(t *testing.T) {
+	closing := func(reason framecodec.Reason) message {
+		return framecodec.CloseConnection{Conn: 1, Reason: reason}
+	}
+	for _, tc := range []struct {
+		name string
+		data string
+		end  message
+		want tunnel.Code // of Open
+	}{
+		{"data, ConnectionLost", "banner", closing(framecodec.ReasonConnectionLost), framecodec.CodeNormal},
+		{"data, Normal", "banner", closing(framecodec.ReasonNormal), framecodec.CodeNormal},
+		{"data, SendEOF", "banner", framecodec.SendEOF{Conn: 1}, framecodec.CodeNormal},
+		{"SendEOF alone", "", framecodec.SendEOF{Conn: 1}, framecodec.CodeNormal},
+		{"data, ConnectionFailed", "banner", closing(framecodec.ReasonConnectionFailed), framecodec.CodeUnreachable},
+		{"ConnectionLost alone", "", closing(framecodec.ReasonConnectionLost), framecodec.CodeInternal},
+		{"Normal alone", "", closing(framecodec.ReasonNormal), framecodec.CodeRefused},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRaw(t, tunnel.Dialect1, tunnel.RoleClient, nil)
+			conn, ep := newConn()
+			opened := make(chan error, 1)
+			go func() {
+				_, err := r.s.Open(t.Context(), tunnel.Target{Kind: tunnel.KindNamed, Host: "x"}, ep)
+				opened <- err
+			}()
+			r.await(framecodec.MsgOpenConnection)
+			_ = conn.CloseWrite() // so that both directions are over by then
+			r.await(framecodec.MsgSendEOF)
+			r.data(1, []byte(tc.data))
+			r.send(tc.end)
+			r.send(framecodec.ConnectionOpened{Conn: 1}) // late
+			if err := <-opened; tunnel.CodeOf(err) != tc.want || (err == nil) != (tc.want == framecodec.CodeNormal) {
+				t.Fatalf("Open returned %v, want %v", err, tc.want)
+			}
+			if tc.want == framecodec.CodeNormal {
+				readAll(t, conn, tc.data)
+			}
+			waitFor(t, func() bool { return r.s.Stats().Streams == 0 })
+		})
+	}
+}
