@@ -42,7 +42,8 @@ type Channel struct {
 	mu      sync.Mutex
 	mark    int
 	low     func() // owed to the last NotifyLow, nil when it was given
-	closed  bool
+	closed  bool   // nothing is sent any more: the channel or its peer has ended
+	here    bool   // by Close: what was not read is of no interest
 	code    framecodec.Code
 	drained bool
 	empty   chan struct{} // closed when closed and nothing is unacknowledged
@@ -87,8 +88,12 @@ func (c *Channel) MaxMessage() int { return c.max }
 // that is longer stays where it is (pion reports a short buffer), and the
 // message that acknowledges the channel's opening, which is not ours, fits and
 // is consumed on the way. A message that short is kept for ReadMessage.
+//
+// What has arrived can be read until Close, also when the peer has ended since:
+// its last message may say why. That is at most what SCTP's receive window holds,
+// and pion gives it before the error.
 func (c *Channel) Wait() error {
-	if err := c.ended(nil); err != nil {
+	if err := c.closedHere(); err != nil {
 		return err
 	}
 	if c.pending >= 0 {
@@ -97,19 +102,19 @@ func (c *Channel) Wait() error {
 	n, err := c.raw.Read(c.tiny[:])
 	switch {
 	case errors.Is(err, io.ErrShortBuffer):
-		return c.ended(nil)
+		return c.closedHere()
 	case err != nil:
 		return c.ended(err)
 	}
 	c.pending = n
-	return c.ended(nil)
+	return c.closedHere()
 }
 
 // ReadMessage implements tunnel.Carrier. A message that does not fit into p is a
 // protocol error if p has MaxMessage bytes, since that is what was announced;
 // the channel should then be closed with CodeProtocolError.
 func (c *Channel) ReadMessage(p []byte) (int, error) {
-	if err := c.ended(nil); err != nil {
+	if err := c.closedHere(); err != nil {
 		return 0, err
 	}
 	if n := c.pending; n >= 0 {
@@ -128,7 +133,7 @@ func (c *Channel) ReadMessage(p []byte) (int, error) {
 	case err != nil:
 		return 0, c.ended(err)
 	}
-	return n, c.ended(nil)
+	return n, nil
 }
 
 // WriteMessage implements tunnel.Carrier.
@@ -185,20 +190,25 @@ func (c *Channel) crossed() {
 // channel is reset only when the peer has acknowledged everything, or after
 // lingerTime, or with the peer connection.
 func (c *Channel) Close(code framecodec.Code) error {
-	if !c.markClosed(code) {
+	if !c.markClosed(code, true) {
 		return nil
 	}
 	c.crossed()
-	_ = c.raw.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
+	c.wakeReader()
 	if !c.peer.spawn(c.linger) {
 		c.peer.forget(c)
 	}
 	return nil
 }
 
-func (c *Channel) markClosed(code framecodec.Code) bool {
+// wakeReader has the reader see the end, behind what pion has for it.
+func (c *Channel) wakeReader() { _ = c.raw.SetReadDeadline(time.Unix(1, 0)) }
+
+// markClosed reports whether this was the end.
+func (c *Channel) markClosed(code framecodec.Code, here bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.here = c.here || here
 	if c.closed {
 		return false
 	}
@@ -225,26 +235,38 @@ func (c *Channel) drain(d time.Duration) {
 	}
 }
 
-// transportEnded is called when the peer has ended: waiters for room go on.
+// transportEnded is called when the peer has ended: who waits for room goes on,
+// and so does the reader when it has read what there is.
 func (c *Channel) transportEnded() {
-	c.markClosed(tunnel.CodeOf(c.peer.Err()))
+	c.markClosed(tunnel.CodeOf(c.peer.Err()), false)
 	c.crossed()
+	c.wakeReader()
+}
+
+// closedHere returns an error when the channel has ended by Close.
+func (c *Channel) closedHere() error {
+	c.mu.Lock()
+	here, code := c.here, c.code
+	c.mu.Unlock()
+	if !here {
+		return nil
+	}
+	if err := c.peer.Err(); err != nil {
+		return err
+	}
+	return &tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: "the channel was closed here", Err: &tunnel.Error{Code: code}}
 }
 
 // ended returns why the channel is over: because the peer connection is, because
 // it was closed here, or because of err, what pion said. nil: it is not.
 func (c *Channel) ended(err error) error {
-	select {
-	case <-c.peer.done:
-		return c.peer.Err()
-	default:
+	if end := c.peer.Err(); end != nil {
+		return end
 	}
-	c.mu.Lock()
-	closed, code := c.closed, c.code
-	c.mu.Unlock()
+	if end := c.closedHere(); end != nil {
+		return end
+	}
 	switch {
-	case closed:
-		return &tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: "the channel was closed here", Err: &tunnel.Error{Code: code}}
 	case err == nil:
 		return nil
 	case errors.Is(err, io.EOF), errors.Is(err, sctp.ErrStreamClosed):

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -204,6 +205,72 @@ func TestChannelClose(t *testing.T) {
 	write(t, client["b"], "the other channel")
 	if got := read(t, server["b"]); got != "the other channel" {
 		t.Error(got)
+	}
+}
+
+// TestReadBehindTheEnd: what the peer sent before it ended the connection, or
+// fell silent, is read to the last message, and then the end at once; unless the
+// channel was closed here.
+func TestReadBehindTheEnd(t *testing.T) {
+	checkLeaks(t)
+	g := testGateway(t, Options{Timeouts: fast})
+	const messages = 300
+	message := func(i int) string { return strings.Repeat(string(rune('a'+i%26)), i*37%4096) }
+	for _, how := range []string{"client closes", "gateway closes", "silence", "closed here"} {
+		c := newCable(t, g.socket.AddrPort())
+		p := connectThrough(t, g, testDialer(DialerConfig{Timeouts: fast}), c)
+		from, to, sender, reader := p.clientChannel, p.serverChannel, p.client, p.server
+		if how == "gateway closes" {
+			from, to, sender, reader = to, from, reader, sender
+		}
+		for i := range messages {
+			write(t, from, message(i))
+		}
+		want := framecodec.CodeTunnelClosed
+		if how == "silence" {
+			eventually(t, 5*time.Second, "everything has arrived", func() bool { return from.Buffered() == 0 })
+			c.cut.Store(true)
+			want = framecodec.CodeTunnelLost
+		} else {
+			sender.Close(framecodec.CodeNormal)
+		}
+		select {
+		case <-reader.released: // so that nobody has read before
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: the other side does not end", how)
+		}
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			buf := make([]byte, MaxMessage)
+			count := messages
+			if how == "closed here" {
+				_ = to.Close(framecodec.CodeNormal)
+				count = 0
+			}
+			for i := range count {
+				if err := to.Wait(); err != nil {
+					t.Errorf("%s: waiting for message %d: %v", how, i, err)
+					return
+				}
+				if n, err := to.ReadMessage(buf); err != nil || string(buf[:n]) != message(i) {
+					t.Errorf("%s: message %d of %d bytes: %v", how, i, n, err)
+					return
+				}
+			}
+			if err := to.Wait(); tunnel.CodeOf(err) != want {
+				t.Errorf("%s: behind the last message: %v, want %v", how, err, want)
+			}
+			if _, err := to.ReadMessage(buf); tunnel.CodeOf(err) != want {
+				t.Errorf("%s: reading behind the last message: %v, want %v", how, err, want)
+			}
+		}()
+		select {
+		case <-read:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: the reader hangs", how)
+		}
+		sender.Close(framecodec.CodeNormal)
 	}
 }
 

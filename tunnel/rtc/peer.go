@@ -112,14 +112,17 @@ func (p *Peer) Close(code framecodec.Code) {
 	}
 }
 
-// flush waits until the peer has acknowledged everything.
+// flush closes the channels and waits until the peer has acknowledged everything.
 func (p *Peer) flush(d time.Duration) {
-	deadline := time.Now().Add(d)
-	for _, c := range p.openChannels() {
-		if p.pc.ConnectionState() != webrtc.PeerConnectionStateConnected {
-			return // nobody there to acknowledge
-		}
+	channels := p.openChannels()
+	for _, c := range channels {
 		_ = c.Close(framecodec.CodeNormal)
+	}
+	if p.pc.ConnectionState() != webrtc.PeerConnectionStateConnected {
+		return // nobody there to acknowledge
+	}
+	deadline := time.Now().Add(d)
+	for _, c := range channels {
 		c.drain(time.Until(deadline))
 	}
 }
