@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -60,10 +61,25 @@ func TestEveryCodeHasCauseAndCure(t *testing.T) {
 		if strings.Contains(body, "Retry:") && !strings.Contains(body, "Retry: "+retry+".") {
 			t.Errorf("%s: retry is %s", c, retry)
 		}
+		if said := number(body, `HTTP (\d+)`); said != c.HTTPStatus() {
+			t.Errorf("%s: the HTTP status is %d, not %d", c, c.HTTPStatus(), said)
+		}
+		if said := number(body, `SOCKS (\d+)`); said != int(c.SOCKSReply()) && (said != 0 || c.SOCKSReply() != 1) {
+			t.Errorf("%s: the SOCKS reply is %d, not %d", c, c.SOCKSReply(), said)
+		}
 		if !strings.Contains(body, "**Cause**:") || !strings.Contains(body, "**Cure**:") {
 			t.Errorf("%s: no cause or no cure", c)
 		}
 	}
+}
+
+// number is the first one that a pattern finds, 0 if it finds none.
+func number(text, pattern string) int {
+	if m := regexp.MustCompile(pattern).FindStringSubmatch(text); m != nil {
+		n, _ := strconv.Atoi(m[1])
+		return n
+	}
+	return 0
 }
 
 var (
