@@ -131,7 +131,9 @@ func (s *Session) flushStream(st *Stream) (over bool, broken *Error) {
 		over = s.settleLocked(st)
 	}
 	if st.owed != 0 {
-		s.requeueControl(st)
+		if late := s.requeueControl(st); broken == nil && !over {
+			broken = late
+		}
 	}
 	return over, broken
 }
@@ -151,18 +153,24 @@ func (s *Session) popControl() *Stream {
 	return st
 }
 
-// requeueControl puts back a stream whose frames could not go out.
-func (s *Session) requeueControl(st *Stream) {
+// requeueControl puts back a stream whose frames could not go out; the caller
+// holds its lock. It returns how the session ended if it is too late for that:
+// whoever ended it may have missed a stream that was in no list.
+func (s *Session) requeueControl(st *Stream) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if st.inControl || s.ended {
-		return
+	switch {
+	case st.inControl:
+		return nil
+	case s.ended:
+		return s.err
 	}
 	st.inControl = true
 	s.control.push(st)
 	if st.forgotten {
 		s.stale++
 	}
+	return nil
 }
 
 // number gives an entry's stream its number, in the order in which the Opens go

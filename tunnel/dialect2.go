@@ -238,10 +238,14 @@ func (s *Session) onOpen2(data []byte) *Error {
 	if err != nil {
 		return Errorf(framecodec.CodeProtocolError, "Open: %w", err)
 	}
+	due := s.recv.highest + 2
+	if s.recv.highest == 0 {
+		due = 1
+	}
 	switch {
 	case s.client:
 		return Errorf(framecodec.CodeProtocolError, "the gateway opens a stream that was not agreed upon")
-	case m.Conn != s.recv.highest+2 && !(s.recv.highest == 0 && m.Conn == 1):
+	case m.Conn != due, due < s.recv.highest: // the latter: no number is left
 		return Errorf(framecodec.CodeProtocolError, "Open of number %d out of turn", m.Conn)
 	}
 	s.recv.highest = m.Conn

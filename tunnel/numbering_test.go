@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
 )
 
 // deafCarrier takes everything and brings nothing until it is closed.
@@ -82,5 +84,62 @@ func TestNothingBeforeTheAnswer(t *testing.T) {
 		if want := owed&(oweOpen|oweOpened) == 0; (len(b) > 0) != want {
 			t.Errorf("owed %b: %d bytes were read", owed, len(b))
 		}
+	}
+}
+
+// Behind the highest number of a u32 there is none: a peer that goes on counting
+// would get the first ones once more.
+func TestPeerNumbersDoNotWrap(t *testing.T) {
+	s := handSession(t, Dialect2)
+	s.recv.highest = 1<<32 - 1
+	for _, n := range []uint32{0, 1, 2, 3, 1<<32 - 1} {
+		if s.onOpen2(framecodec.Open{Conn: n, Kind: framecodec.KindNamed}.AppendPayload(nil)[2:]) == nil {
+			t.Errorf("number %d was taken behind the last one", n)
+		}
+	}
+	var used numbers1
+	used.highest = 1<<32 - 10
+	for n, want := range map[uint32]bool{1<<32 - 1: true, 0: false, 1: false, 1<<32 - 4097: false} {
+		if used.use(n) != want {
+			t.Errorf("dialect 1: number %d, taken: %t", n, !want)
+		}
+	}
+}
+
+// fullCarrier has no room and never will.
+type fullCarrier struct{ deafCarrier }
+
+func (fullCarrier) Buffered() int         { return 1 << 30 }
+func (fullCarrier) NotifyLow(int, func()) {}
+
+// The same as TestNumberingMeetsTheEnd while the sender waits for room: then it
+// looks through its list for leftovers only.
+func TestLookForLeftoversMeetsTheEnd(t *testing.T) {
+	s := NewSession(fullCarrier{deafCarrier{make(chan struct{})}}, Config{Dialect: Dialect2, Role: RoleClient})
+	opening := make(chan struct{})
+	st := &Stream{s: s, entry: true, extra: &streamExtra{opening: opening}}
+	s.initWindows(st)
+	st.mu.Lock() // the sender waits here
+	s.mu.Lock()
+	s.live.Add(1)
+	st.owed |= oweOpen
+	s.flushDue.Store(true)
+	s.queueControlLocked(st)
+	s.mu.Unlock()
+	for popped := false; !popped; runtime.Gosched() {
+		s.mu.Lock()
+		popped = !st.inControl
+		s.mu.Unlock()
+	}
+	s.end(&Error{Code: framecodec.CodeTunnelLost})
+	st.mu.Unlock()
+	select {
+	case <-opening:
+	case <-time.After(5 * time.Second):
+		t.Fatal("who opens the stream waits for ever")
+	}
+	s.Wait()
+	if n := s.live.Load(); n != 0 || st.endLocked().Code != framecodec.CodeTunnelLost {
+		t.Errorf("%d streams are left; the stream's end: %v", n, st.endLocked())
 	}
 }

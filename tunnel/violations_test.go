@@ -106,6 +106,7 @@ var violations = []violation{
 	{name: "number 0", act: func(r *raw) { r.send(framecodec.Open{Conn: 0, Kind: 1}) }},
 	{name: "even number from a client", act: func(r *raw) { r.send(framecodec.Open{Conn: 4, Kind: 1}) }},
 	{name: "first number is not 1", bare: true, act: func(r *raw) { r.send(rawHello); r.send(framecodec.Open{Conn: 3, Kind: 1}) }},
+	{name: "first number is 2", bare: true, act: func(r *raw) { r.send(rawHello); r.send(framecodec.Open{Conn: 2, Kind: 1}) }},
 	{name: "Open cut short", act: func(r *raw) { r.sendPayload(payload(403, 0, 0, 0, 5)) }},
 	{name: "data of a stream that was never opened", act: func(r *raw) { r.data(5, []byte("x")) }},
 	{name: "data of a stream of ours that cannot be", act: func(r *raw) { r.data(2, []byte("x")) }},
