@@ -12,14 +12,31 @@ import (
 )
 
 // load provisions a configuration as `caddy validate` does: nothing is opened.
-func load(t *testing.T, config string) error {
+func load(t *testing.T, config string) error { return loadTo(t, config, `{"output":"discard"}`) }
+
+// loadLogged is load of a good configuration; it returns the log.
+func loadLogged(t *testing.T, config string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "log")
+	if err := loadTo(t, config, `{"output":"file","filename":"`+file+`"}`); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(log)
+}
+
+// loadTo is load with a writer for the log.
+func loadTo(t *testing.T, config, writer string) error {
 	t.Helper()
 	var cfg caddy.Config
 	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
 		t.Fatalf("%v in %s", err, config)
 	}
 	off := false
-	cfg.Logging = &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{WriterRaw: json.RawMessage(`{"output":"discard"}`)}}}}
+	cfg.Logging = &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{WriterRaw: json.RawMessage(writer)}}}}
 	cfg.Admin = &caddy.AdminConfig{Disabled: true, Config: &caddy.ConfigSettings{Persist: &off}}
 	return caddy.Validate(&cfg)
 }

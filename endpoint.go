@@ -38,7 +38,8 @@ type Endpoint struct {
 	// Name in the admin API, metrics and explain. Tunnels stay with their name over a reload. Default: host and
 	// base path.
 	Name string `json:"name,omitempty"`
-	// BasePath is where the endpoint is: it answers this path and everything below. Default: /.
+	// BasePath is where the endpoint is: it answers this path and everything below. It is the path as clients write
+	// it: below handle_path or a rewrite, the one before that. Default: /.
 	BasePath string `json:"base_path,omitempty"`
 	// Identity says who a request is from. Placeholders work; empty means nobody. Default: {http.auth.user.id}.
 	Identity string `json:"identity,omitempty"`
@@ -92,6 +93,9 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 	fingerprint, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("encoding configuration: %w", err)
+	}
+	for _, w := range compiled.Warnings() {
+		ctx.Logger().Warn("the policy allows more than its author may have meant", zap.String("endpoint", e.Name), zap.String("warning", w))
 	}
 	if err := app.addEndpoint(&endpointState{
 		name: e.Name, fingerprint: string(fingerprint), policy: compiled, limits: *e.Limits, maxAge: e.MaxAge,
@@ -157,12 +161,41 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	caller := e.caller(r)
 	started := time.Now()
 	result := e.signal.ServeHTTP(w, r, caller)
+	if !result.Handled || result.Status == http.StatusNotFound && result.Kind == signal.KindUnknown {
+		e.warnStripped(caller.Path, r.URL.Path)
+	}
 	if !result.Handled {
 		return next.ServeHTTP(w, r)
 	}
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	e.logAccess(r, caller, result, time.Since(started))
 	return nil
+}
+
+// warnStripped tells the operator when a request missed the endpoint because
+// something like handle_path has cut its path: base_path is the path as clients
+// write it.
+func (e *Endpoint) warnStripped(original, path string) {
+	cut := cutPrefix(original, path)
+	if cut == "" || strings.HasPrefix(e.BasePath+"/", cut+"/") {
+		return
+	}
+	e.hub.warnClient(e.Name, "a request missed the endpoint: its path was cut before it came here (handle_path, uri strip_prefix), and base_path is the path before that",
+		zap.String("endpoint", e.Name), zap.String("base_path", e.BasePath), zap.String("cut", framecodec.SafeText([]byte(cut))),
+		zap.String("write", "base_path "+framecodec.SafeText([]byte(strings.TrimSuffix(cut+e.BasePath, "/")))))
+}
+
+// cutPrefix returns what was cut off the front of a request's path, "" if that
+// is not how it was changed.
+func cutPrefix(original, path string) string {
+	if path == "/" || path == "" {
+		return strings.TrimSuffix(original, "/")
+	}
+	cut, ok := strings.CutSuffix(original, path)
+	if !ok {
+		return ""
+	}
+	return strings.TrimSuffix(cut, "/")
 }
 
 // caller collects who asks, from what Caddy established.
@@ -198,11 +231,14 @@ func (e *Endpoint) transport(r *http.Request, c *signal.Caller) {
 	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
 	if trusted {
 		// A proxy on this machine speaks for others: loopback says nothing then.
-		c.Secure = strings.EqualFold(strings.TrimSpace(r.Header.Get("X-Forwarded-Proto")), "https")
+		c.Secure = strings.EqualFold(strings.TrimSpace(strings.Join(r.Header.Values("X-Forwarded-Proto"), ",")), "https")
 	}
-	forwarded := r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != ""
+	forwarded := slices.ContainsFunc(forwardingHeaders, func(name string) bool { return r.Header.Get(name) != "" })
 	c.Loopback = err == nil && peer.Addr().Unmap().IsLoopback() && !forwarded
 }
+
+// forwardingHeaders tell that a request from this machine is somebody else's.
+var forwardingHeaders = []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-Ip", "Forwarded", "Via"}
 
 // splitGroups reads a list separated by commas or white space.
 func splitGroups(s string) []string {

@@ -1,6 +1,7 @@
 package culvert
 
 import (
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -26,6 +27,11 @@ func (t *gatewayTunnel) handler() rtc.Handler {
 // onChannel takes an open data channel. What is not one of ours, or one too
 // many, is closed; the tunnel lives on.
 func (t *gatewayTunnel) onChannel(_ *rtc.Peer, ch *rtc.Channel) {
+	defer func() { // in a goroutine of the peer connection, which does not recover
+		if v := recover(); v != nil {
+			t.panicked(v, debug.Stack())
+		}
+	}()
 	protocol := ch.Protocol()
 	switch {
 	case protocol == protocolDialect1, protocol == protocolDialect2:

@@ -108,7 +108,7 @@ func (h *hub) tunnelClosed(t *gatewayTunnel, session *tunnel.Session, end tunnel
 	connected := t.connected
 	t.mu.Unlock()
 	if !connected {
-		processMetrics.tunnelOpened(sideGateway, end.Code.String())
+		processMetrics.tunnelOpened(sideGateway, codeLabel(end.Code))
 	}
 	age := time.Since(t.since).Milliseconds()
 	h.logger().Info("tunnel closed", append(t.fields(),

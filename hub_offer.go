@@ -115,7 +115,7 @@ func (h *hub) newExit(t *gatewayTunnel) *gateway.Exit {
 		AdmitRaw:      t.admitRaw,
 		OnRaw:         t.onRaw,
 		OnDenied:      t.streamDenied,
-		OnPanic:       h.panicked,
+		OnPanic:       t.panicked,
 		Logger:        h.logger,
 	})
 }

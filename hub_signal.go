@@ -124,6 +124,9 @@ func (b *backend) Renew(_ context.Context, c signal.Caller, secret string) (time
 	if err != nil {
 		return time.Time{}, err
 	}
+	if !c.Expires.IsZero() && !time.Now().Before(c.Expires) {
+		return time.Time{}, &tunnel.Error{Code: framecodec.CodeAuthExpired, Text: "the credential is over"}
+	}
 	t.renew(c.Expires)
 	return t.expiry(), nil
 }

@@ -203,6 +203,9 @@ func TestTransportOfRequest(t *testing.T) {
 		"a trusted proxy, https":       {"192.0.2.9:5", true, map[string]string{"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}, true, false},
 		"a trusted proxy, http":        {"192.0.2.9:5", true, map[string]string{"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "http"}, false, false},
 		"a trusted proxy says nothing": {"192.0.2.9:5", true, nil, false, false},
+		"a trusted proxy says both":    {"192.0.2.9:5", true, map[string]string{"X-Forwarded-Proto": "https, http"}, false, false},
+		"a proxy here that says less":  {"127.0.0.1:5", false, map[string]string{"X-Real-IP": "192.0.2.1"}, false, false},
+		"a proxy here, http from afar": {"127.0.0.1:5", true, map[string]string{"X-Forwarded-Proto": "http"}, false, false},
 		"anybody claims https":         {"192.0.2.1:5", false, map[string]string{"X-Forwarded-Proto": "https"}, false, false},
 		"no address":                   {"@", false, nil, false, false},
 	} {

@@ -173,6 +173,12 @@ func (t *gatewayTunnel) forget() {
 	t.budget.Release(peerMemory)
 }
 
+// panicked ends the tunnel that caused a panic, and nothing else.
+func (t *gatewayTunnel) panicked(v any, stack []byte) {
+	t.hub.panicked(v, stack)
+	t.close(framecodec.CodeInternal, "an internal error")
+}
+
 // asError gives every end a code; one without is the client's orderly one.
 func asError(err error) tunnel.Error {
 	if err == nil {

@@ -62,9 +62,9 @@ type ExitConfig struct {
 	// OnDenied is told of every stream that the policy refused: rule and reason are
 	// for the log, the client has been told nothing of them. It must not block.
 	OnDenied func(policy.Decision, tunnel.Target)
-	// OnPanic is told of a panic in one of the Exit's goroutines, which is logged
-	// and has ended what it served, and the session with it. The owner ends the
-	// tunnel. It must not block; may be nil.
+	// OnPanic is told of a panic in one of the Exit's goroutines, which has ended
+	// what it served. The owner logs it and ends the tunnel. It must not block; nil:
+	// it is logged here.
 	OnPanic func(v any, stack []byte)
 	// Logger is asked for each time, since a reload changes it; nil: no logs.
 	Logger func() *zap.Logger
@@ -235,10 +235,11 @@ func (e *Exit) guard(f, failed func()) {
 		}
 		stack := debug.Stack()
 		failed()
-		e.cfg.Logger().Error("a goroutine of a tunnel panicked", zap.Any("panic", v), zap.ByteString("stack", stack))
 		if e.cfg.OnPanic != nil {
 			e.cfg.OnPanic(v, stack)
+			return
 		}
+		e.cfg.Logger().Error("a goroutine of a tunnel panicked", zap.Any("panic", v), zap.ByteString("stack", stack))
 	}()
 	f()
 }

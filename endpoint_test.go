@@ -1,0 +1,106 @@
+package culvert
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/signal"
+)
+
+// TestCutPath: a request that misses the endpoint because handle_path or the
+// like has cut its path makes a line that says what to write; others make none.
+func TestCutPath(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	env := testEnvironment(t)
+	core, logs := observer.New(zapcore.WarnLevel)
+	env.logger = zap.New(core)
+	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	if err := h.attach(env); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct{ base, original, path, write string }{
+		"cut, no base_path":                    {"/", "/tunnel", "/", "base_path /tunnel"},
+		"cut to nothing":                       {"/", "/tunnel", "", "base_path /tunnel"},
+		"cut, below, no base_path":             {"/", "/office/targets", "/targets", "base_path /office"},
+		"cut, base_path of the matcher inside": {"/tunnel", "/office/tunnel/targets", "/tunnel/targets", "base_path /office/tunnel"},
+		"cut, base_path right":                 {"/office/tunnel", "/office/tunnel/nothing", "/tunnel/nothing", ""},
+		"not cut, nothing there":               {"/tunnel", "/tunnel/nothing", "/tunnel/nothing", ""},
+		"not cut, not ours":                    {"/tunnel", "/", "/", ""},
+		"rewritten to something else":          {"/tunnel", "/a", "/b", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := signal.NewEndpoint(signal.EndpointConfig{BasePath: test.base, Backend: &backend{hub: h, name: name, env: env}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := &Endpoint{Name: name, BasePath: test.base, hub: h, signal: s}
+			ctx := context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer())
+			ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, map[string]any{})
+			ctx = context.WithValue(ctx, caddyhttp.OriginalRequestCtxKey, *httptest.NewRequest(http.MethodGet, test.original, nil))
+			r := httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx)
+			r.URL.Path = test.path
+			next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+			logs.TakeAll()
+			if err := e.ServeHTTP(httptest.NewRecorder(), r, next); err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for _, line := range logs.FilterMessageSnippet("missed the endpoint").All() {
+				got, _ = line.ContextMap()["write"].(string)
+			}
+			if got != test.write {
+				t.Errorf("told to write %q, want %q", got, test.write)
+			}
+		})
+	}
+	h.detach(env)
+	if err := h.Destruct(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRenewWithACredentialThatIsOver: it renews nothing, and the tunnel keeps
+// the time that it has.
+func TestRenewWithACredentialThatIsOver(t *testing.T) {
+	env := testEnvironment(t, "gw")
+	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	g := h.newTunnel(env.endpoints["gw"], signal.Caller{Identity: "alice"}, signal.Offer{})
+	if err := h.tunnels.add(g, 1); err != nil {
+		t.Fatal(err)
+	}
+	b := &backend{hub: h, name: "gw", env: env}
+	over := signal.Caller{Identity: "alice", Expires: parseExpiry("1700000000")}
+	if _, err := b.Renew(context.Background(), over, g.secret); tunnel.CodeOf(err) != framecodec.CodeAuthExpired {
+		t.Errorf("%v, want auth_expired", err)
+	}
+	if end := g.expiry(); !end.IsZero() {
+		t.Errorf("the tunnel ends at %v now", end)
+	}
+	good := signal.Caller{Identity: "alice", Expires: parseExpiry("4000000000")}
+	if end, err := b.Renew(context.Background(), good, g.secret); err != nil || end.Unix() != 4_000_000_000 {
+		t.Errorf("%v, %v, want the end of the new credential", end, err)
+	}
+}
+
+// TestWideRulesAreTold: what a rule opens without saying so stands in the log at
+// load.
+func TestWideRulesAreTold(t *testing.T) {
+	for rule, want := range map[string]bool{"tcp/0.0.0.0/0:443": true, "tcp/*:443": false} {
+		log := loadLogged(t, siteJSON(`"allow_anonymous":true,"dynamic":{"rules":[{"allow":"`+rule+`"}]}`))
+		if got := strings.Contains(log, "loopback addresses too"); got != want {
+			t.Errorf("%s: warned %v, want %v; the log:\n%s", rule, got, want, log)
+		}
+	}
+}

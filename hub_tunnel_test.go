@@ -1,0 +1,81 @@
+package culvert
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/policy"
+	"github.com/culvertgate/culvert/tunnel/signal"
+)
+
+// closingCode returns what a tunnel ends with, or fails when it does not.
+func closingCode(t *testing.T, g *gatewayTunnel) tunnel.Code {
+	t.Helper()
+	select {
+	case <-g.closing:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the tunnel goes on")
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closeCode
+}
+
+// TestPanicEndsItsTunnel: in a callback of the peer connection and in one of
+// the exit's goroutines; it is logged once and nothing else happens.
+func TestPanicEndsItsTunnel(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	env := testEnvironment(t, "gw")
+	core, logs := observer.New(zapcore.ErrorLevel)
+	env.logger = zap.New(core)
+	env.endpoints["gw"].limits.applyDefaults()
+	env.endpoints["gw"].policy, err = policy.New(policy.Config{Targets: []policy.NamedTarget{{Name: "x", Addresses: []string{"tcp/" + l.Addr().String()}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	if err := h.attach(env); err != nil {
+		t.Fatal(err)
+	}
+	for name, cause := range map[string]func(*gatewayTunnel){
+		"callback": func(g *gatewayTunnel) { g.onChannel(nil, nil) },
+		"exit":     func(g *gatewayTunnel) { g.exit.Raw(brokenCarrier{}, "x") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := h.newTunnel(env.endpoints["gw"], signal.Caller{}, signal.Offer{})
+			g.budget, g.exit = tunnel.NewBudget(nil, 0), h.newExit(g)
+			before := logs.Len()
+			cause(g)
+			if code := closingCode(t, g); code != framecodec.CodeInternal {
+				t.Errorf("the tunnel ends with %v, want internal", code)
+			}
+			if n := logs.Len() - before; n != 1 {
+				t.Errorf("%d lines were logged, want one", n)
+			}
+			g.exit.Close()
+			g.exit.Wait()
+		})
+	}
+	if err := h.Destruct(); err != nil {
+		t.Error(err)
+	}
+}
+
+// brokenCarrier panics when it is waited for.
+type brokenCarrier struct{ tunnel.Carrier }
+
+func (brokenCarrier) Wait() error             { panic("a test") }
+func (brokenCarrier) Close(tunnel.Code) error { return nil }
