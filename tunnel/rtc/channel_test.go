@@ -274,6 +274,46 @@ func TestReadBehindTheEnd(t *testing.T) {
 	}
 }
 
+// TestWakeReader: who waits for a message goes on when the channel is closed
+// here, and when the peer has ended, though neither the other side nor pion has
+// done anything about it yet.
+func TestWakeReader(t *testing.T) {
+	checkLeaks(t)
+	g, d := testGateway(t, Options{}), testDialer(DialerConfig{})
+	p := connect(t, g, d)
+	wait := func(c *Channel) <-chan error {
+		waited := make(chan error, 1)
+		go func() { waited <- c.Wait() }()
+		eventually(t, 5*time.Second, "the reader waits", func() bool { return strings.Contains(stacks(), "(*Stream).ReadSCTP(") })
+		return waited
+	}
+	woken := func(waited <-chan error, want framecodec.Code) {
+		t.Helper()
+		select {
+		case err := <-waited:
+			if tunnel.CodeOf(err) != want {
+				t.Errorf("Wait: %v, want %v", err, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Errorf("the reader waits on after %v", want)
+		}
+	}
+	waited := wait(p.clientChannel)
+	_ = p.clientChannel.Close(framecodec.CodeNormal) // the gateway does not read, so it does not answer the reset
+	woken(waited, framecodec.CodeTunnelClosed)
+
+	p = connect(t, g, d)
+	waited = wait(p.serverChannel)
+	p.server.mu.Lock()
+	p.server.err = &tunnel.Error{Code: framecodec.CodeTunnelLost} // as in end
+	p.server.mu.Unlock()
+	p.serverChannel.transportEnded() // as in finish
+	woken(waited, framecodec.CodeTunnelLost)
+	p.server.mu.Lock()
+	p.server.err = nil
+	p.server.mu.Unlock()
+}
+
 // TestSmallBuffer: a message longer than the buffer is an error and is kept.
 func TestSmallBuffer(t *testing.T) {
 	checkLeaks(t)
