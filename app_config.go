@@ -214,8 +214,11 @@ func orDefault[T comparable](v *T, def T) {
 }
 
 func atLeast[T ~int | ~int64](name string, v, least T) error {
-	if v < least {
-		return fmt.Errorf("%s must be at least %v", name, least)
+	if v >= least {
+		return nil
 	}
-	return nil
+	if d, ok := any(least).(caddy.Duration); ok && d >= caddy.Duration(time.Millisecond) {
+		return fmt.Errorf("%s must be at least %s", name, time.Duration(d))
+	}
+	return fmt.Errorf("%s must be at least %d", name, least)
 }

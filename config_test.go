@@ -75,6 +75,7 @@ func TestValidate(t *testing.T) {
 		"external address URL":      {appJSON(`"external_address":["https://x/"]`), "external_address"},
 		"limit negative":            {appJSON(`"limits":{"tunnels":-1}`), "tunnels must be at least 1"},
 		"timeout negative":          {appJSON(`"timeouts":{"write":-1}`), "write must be at least"},
+		"timeout too short":         {appJSON(`"timeouts":{"keepalive":"1ms"}`), "keepalive must be at least 1s"},
 		"turn":                      {appJSON(`"ice_server":[{"urls":["turn:t.example"],"secret":"{env.CULVERT_TEST_SECRET}"}]`), ""},
 		"turn secret in file":       {appJSON(`"ice_server":[{"urls":["turn:t.example"],"secret":"{file.` + secret + `}"}]`), ""},
 		"turn secret empty":         {appJSON(`"ice_server":[{"urls":["turn:t.example"],"secret":"{env.CULVERT_TEST_EMPTY}"}]`), "ice_server 0"},
