@@ -25,7 +25,7 @@ type cable struct {
 func newCable(t *testing.T, gateway netip.AddrPort) *cable {
 	t.Helper()
 	open := func() *net.UDPConn {
-		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: home})
 		if err != nil {
 			t.Fatal(err)
 		}

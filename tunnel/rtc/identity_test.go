@@ -16,7 +16,7 @@ func TestCertificate(t *testing.T) {
 	checkLeaks(t)
 	now := time.Now()
 	clock := func() time.Time { return now }
-	g := gatewayAt(t, "127.0.0.1:0", Options{}, clock)
+	g := gatewayAt(t, anyPort, Options{}, clock)
 	d := testDialer(DialerConfig{Now: clock})
 	seen := map[string]int{}
 	for day := range 41 {

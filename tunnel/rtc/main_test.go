@@ -2,7 +2,9 @@ package rtc
 
 import (
 	"context"
+	"net"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +16,20 @@ import (
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/udp"
 )
+
+// home is where this process's sockets are: on Linux a loopback address of its
+// own, so that nothing arrives there that another test's process still sends to
+// a port which was its peer's a moment ago and now is ours.
+var home = func() net.IP {
+	if runtime.GOOS != "linux" {
+		return net.IPv4(127, 0, 0, 1)
+	}
+	pid := os.Getpid()
+	return net.IPv4(127, 0x80|byte(pid>>16), byte(pid>>8), byte(pid)).To4()
+}()
+
+// anyPort is a port of home that the kernel chooses.
+var anyPort = net.JoinHostPort(home.String(), "0")
 
 // checkLeaks fails the test if a goroutine or a peer outlives it. It is to be
 // called first, so that it runs after all other clean-up.
@@ -94,7 +110,7 @@ func (e *end) channel(t *testing.T) *Channel {
 
 func testGateway(t testing.TB, o Options) *Gateway {
 	t.Helper()
-	return gatewayAt(t, "127.0.0.1:0", o, nil)
+	return gatewayAt(t, anyPort, o, nil)
 }
 
 func gatewayAt(t testing.TB, address string, o Options, now func() time.Time) *Gateway {
@@ -115,7 +131,7 @@ func gatewayAt(t testing.TB, address string, o Options, now func() time.Time) *G
 func testDialer(cfg DialerConfig) *Dialer {
 	cfg.Logger, cfg.Loopback = logger, true
 	if cfg.ListenAddress == "" {
-		cfg.ListenAddress = "127.0.0.1:0"
+		cfg.ListenAddress = anyPort
 	}
 	return NewDialer(cfg)
 }

@@ -19,7 +19,7 @@ import (
 
 func testMux(t *testing.T, limit int) *mux {
 	t.Helper()
-	socket, err := udp.Listen(context.Background(), "udp", "127.0.0.1:0", udp.Config{})
+	socket, err := udp.Listen(context.Background(), "udp", anyPort, udp.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ type outside struct {
 
 func newOutside(t *testing.T, to *udp.Socket) *outside {
 	t.Helper()
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: home})
 	if err != nil {
 		t.Fatal(err)
 	}

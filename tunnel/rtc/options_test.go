@@ -216,7 +216,7 @@ func TestNoSecretsLogged(t *testing.T) {
 	checkLeaks(t)
 	core, logs := observer.New(zap.DebugLevel)
 	log := func() *zap.Logger { return zap.New(core) }
-	s, err := udp.Listen(context.Background(), "udp", "127.0.0.1:0", udp.Config{})
+	s, err := udp.Listen(context.Background(), "udp", anyPort, udp.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestNoSecretsLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	d := NewDialer(DialerConfig{Logger: log, Loopback: true, ListenAddress: "127.0.0.1:0"})
+	d := NewDialer(DialerConfig{Logger: log, Loopback: true, ListenAddress: anyPort})
 	p := connect(t, g, d)
 	f, err := p.client.OfferRestart(t.Context())
 	if err != nil {

@@ -229,7 +229,7 @@ func TestSilence(t *testing.T) {
 // TestPath: the owner is told when the path comes, is disturbed, and is back.
 func TestPath(t *testing.T) {
 	checkLeaks(t)
-	patient := Timeouts{Disconnected: 300 * time.Millisecond, Failed: 30 * time.Second, Keepalive: 50 * time.Millisecond}
+	patient := Timeouts{Disconnected: time.Second, Failed: 30 * time.Second, Keepalive: 50 * time.Millisecond}
 	g := testGateway(t, Options{Timeouts: patient})
 	c := newCable(t, g.socket.AddrPort())
 	p := connectThrough(t, g, testDialer(DialerConfig{Timeouts: patient}), c)

@@ -17,7 +17,7 @@ import (
 // password p.
 func turnServer(t *testing.T) string {
 	t.Helper()
-	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	conn, err := net.ListenPacket("udp4", anyPort)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func turnServer(t *testing.T) string {
 		},
 		PacketConnConfigs: []turn.PacketConnConfig{{
 			PacketConn:            conn,
-			RelayAddressGenerator: &turn.RelayAddressGeneratorStatic{RelayAddress: net.IPv4(127, 0, 0, 1), Address: "127.0.0.1"},
+			RelayAddressGenerator: &turn.RelayAddressGeneratorStatic{RelayAddress: home, Address: home.String()},
 			PermissionHandler:     func(net.Addr, net.IP) bool { return true },
 		}},
 	})
@@ -80,7 +80,7 @@ func TestRelay(t *testing.T) {
 // than GatherWait; what is found afterwards, and the end, is told.
 func TestLateCandidates(t *testing.T) {
 	checkLeaks(t)
-	real, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	real, err := net.ListenPacket("udp4", anyPort)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,10 +4,26 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 )
+
+// home is where this process's sockets are: on Linux a loopback address of its
+// own, so that nothing arrives there that another test's process still sends to
+// a port which was its peer's a moment ago and now is ours.
+var home = func() net.IP {
+	if runtime.GOOS != "linux" {
+		return net.IPv4(127, 0, 0, 1)
+	}
+	pid := os.Getpid()
+	return net.IPv4(127, 0x80|byte(pid>>16), byte(pid>>8), byte(pid)).To4()
+}()
+
+// anyPort is a port of home that the kernel chooses.
+var anyPort = net.JoinHostPort(home.String(), "0")
 
 func listen(t *testing.T, network, address string, cfg Config) *Socket {
 	t.Helper()
@@ -31,7 +47,7 @@ func stun(class byte) []byte {
 
 func send(t *testing.T, from net.PacketConn, to *Socket, p []byte) {
 	t.Helper()
-	target := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), to.AddrPort().Port()))
+	target := &net.UDPAddr{IP: home, Port: int(to.AddrPort().Port())} // also where the socket is bound to no address
 	if _, err := from.WriteTo(p, target); err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +55,7 @@ func send(t *testing.T, from net.PacketConn, to *Socket, p []byte) {
 
 func plain(t *testing.T) *net.UDPConn {
 	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: home})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +66,7 @@ func plain(t *testing.T) *net.UDPConn {
 // TestPairs: what is not STUN passes only from an address with a pair; what does
 // not pass is counted and nobody sees it.
 func TestPairs(t *testing.T) {
-	s := listen(t, "udp", "127.0.0.1:0", Config{})
+	s := listen(t, "udp", anyPort, Config{})
 	stranger, peer := plain(t), plain(t)
 	peerAddr := peer.LocalAddr().(*net.UDPAddr).AddrPort()
 	hello := []byte{22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0} // begins a DTLS ClientHello
@@ -110,7 +126,7 @@ func TestPairs(t *testing.T) {
 // TestMapped: an address of IPv4 is never seen in its mapped form, and may be
 // given in it, whatever the socket is bound to.
 func TestMapped(t *testing.T) {
-	for _, bound := range []string{"127.0.0.1:0", ":0"} {
+	for _, bound := range []string{anyPort, ":0"} {
 		s, peer := listen(t, "udp", bound, Config{}), plain(t)
 		send(t, peer, s, stun(1))
 		buf := make([]byte, 100)
@@ -121,7 +137,7 @@ func TestMapped(t *testing.T) {
 		if !from.Addr().Is4() {
 			t.Errorf("%s: from %v", bound, from)
 		}
-		mapped := netip.AddrPortFrom(netip.AddrFrom16(netip.MustParseAddr("127.0.0.1").As16()), from.Port())
+		mapped := netip.AddrPortFrom(netip.AddrFrom16(from.Addr().As16()), from.Port())
 		if _, err := s.WriteToAddrPort([]byte("hi"), mapped); err != nil {
 			t.Errorf("%s: %v", bound, err)
 		}
@@ -136,7 +152,7 @@ func TestMapped(t *testing.T) {
 
 // TestNotShared: no second socket gets a part of the packets.
 func TestNotShared(t *testing.T) {
-	s := listen(t, "udp", "127.0.0.1:0", Config{})
+	s := listen(t, "udp", anyPort, Config{})
 	other, err := Listen(context.Background(), "udp", s.LocalAddr().String(), Config{})
 	if err == nil {
 		_ = other.Close()
@@ -145,7 +161,7 @@ func TestNotShared(t *testing.T) {
 	if !strings.Contains(err.Error(), s.LocalAddr().String()) {
 		t.Errorf("the error does not name the address: %v", err)
 	}
-	if _, err := Listen(context.Background(), "tcp", "127.0.0.1:0", Config{}); err == nil {
+	if _, err := Listen(context.Background(), "tcp", anyPort, Config{}); err == nil {
 		t.Error("a TCP network was accepted")
 	}
 }
@@ -153,14 +169,14 @@ func TestNotShared(t *testing.T) {
 // TestBuffers: what the kernel gave is told, and a smaller buffer than asked for
 // leads to a warning that names the setting.
 func TestBuffers(t *testing.T) {
-	s := listen(t, "udp", "127.0.0.1:0", Config{ReadBuffer: 64 << 10, WriteBuffer: 64 << 10})
+	s := listen(t, "udp", anyPort, Config{ReadBuffer: 64 << 10, WriteBuffer: 64 << 10})
 	if read, write := s.Buffers(); read != 64<<10 || write != 64<<10 {
 		t.Errorf("buffers %d and %d", read, write)
 	}
 	if len(s.Warnings()) > 0 {
 		t.Error(s.Warnings())
 	}
-	s = listen(t, "udp", "127.0.0.1:0", Config{ReadBuffer: 1 << 30, WriteBuffer: 1 << 30})
+	s = listen(t, "udp", anyPort, Config{ReadBuffer: 1 << 30, WriteBuffer: 1 << 30})
 	read, write := s.Buffers()
 	if read >= 1<<30 || write >= 1<<30 {
 		t.Fatalf("the kernel gives buffers of %d and %d", read, write)
@@ -172,8 +188,8 @@ func TestBuffers(t *testing.T) {
 
 // TestNoAllocation: reading and writing packets of a pair costs the heap nothing.
 func TestNoAllocation(t *testing.T) {
-	s := listen(t, "udp", "127.0.0.1:0", Config{})
-	peer := listen(t, "udp", "127.0.0.1:0", Config{})
+	s := listen(t, "udp", anyPort, Config{})
+	peer := listen(t, "udp", anyPort, Config{})
 	s.AllowPair(peer.AddrPort())
 	buf, packet := make([]byte, 2048), append([]byte{23}, make([]byte, 1199)...)
 	if n := testing.AllocsPerRun(200, func() {
