@@ -82,8 +82,7 @@ func (e *Exit) again(t tunnel.Target, p *policy.Policy, at policy.Address) error
 // failed tells why a stream did not open. A denial has a way of its own, since
 // the root counts and samples it.
 func (e *Exit) failed(t tunnel.Target, err error) {
-	var denial *policy.DenialError
-	if errors.As(err, &denial) {
+	if denial, ok := errors.AsType[*policy.DenialError](err); ok {
 		e.denied(denial.Decision, t)
 		return
 	}

@@ -132,7 +132,7 @@ func TestRawBothWays(t *testing.T) {
 		t.Errorf("%d bytes were buffered in the carrier", page.peer.most)
 	}
 	_ = page.Close(framecodec.CodeNormal)
-	if _, err := r.target.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := r.target.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the target sees %v at the page's end", err)
 	}
 	_ = r.target.Close()

@@ -15,8 +15,7 @@ import (
 // known (no route, filtered, a unix socket that nobody made). Errors that have one already
 // (refusals at connect, a full line) keep it.
 func dialError(ctx context.Context, err error) error {
-	var known *tunnel.Error
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[*tunnel.Error](err); ok {
 		return known
 	}
 	var network net.Error

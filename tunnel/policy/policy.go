@@ -32,6 +32,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Config is what a Policy is made of.
@@ -125,11 +126,7 @@ func (p *Policy) addTargets(targets []NamedTarget) (problems []error) {
 }
 
 func targetText(in NamedTarget) string {
-	text := in.Name
-	for _, a := range in.Addresses {
-		text += " " + a
-	}
-	return text
+	return strings.Join(append([]string{in.Name}, in.Addresses...), " ")
 }
 
 func (p *Policy) addRules(rules []Rule) (problems []error) {
