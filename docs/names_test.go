@@ -275,3 +275,32 @@ func TestCommandsAreInTheReadme(t *testing.T) {
 		}
 	}
 }
+
+// TestVersionsAreThoseOfTheModule: what the documents say of versions is what
+// go.mod requires.
+func TestVersionsAreThoseOfTheModule(t *testing.T) {
+	gomod := source(t, "go.mod")
+	for pattern, path := range map[string]string{
+		`Caddy (v[0-9.]+[0-9])`:       "github.com/caddyserver/caddy/v2",
+		`xcaddy build (v[0-9.]+)`:     "github.com/caddyserver/caddy/v2",
+		`caddy-l4[ @](v[0-9.]+[0-9])`: "github.com/mholt/caddy-l4",
+		`pion/webrtc (v[0-9.]+[0-9])`: "github.com/pion/webrtc/v4",
+	} {
+		required := matches(regexp.QuoteMeta(path)+` (v[0-9.]+)`, gomod)
+		if len(required) != 1 {
+			t.Fatalf("go.mod requires %d versions of %s", len(required), path)
+		}
+		said := 0
+		for _, file := range []string{readme, "troubleshooting.md"} {
+			for version := range matches(pattern, documents(t)[file]) {
+				said++
+				if !required[version] {
+					t.Errorf("%s: %s is not the version of %s in go.mod", file, version, path)
+				}
+			}
+		}
+		if said == 0 {
+			t.Errorf("no document says %q: does the pattern still match?", pattern)
+		}
+	}
+}
