@@ -17,8 +17,9 @@ type Carrier interface {
 	// Buffered returns the bytes accepted and not yet acknowledged by the peer.
 	Buffered() int
 	// NotifyLow has f called once when Buffered has fallen to mark or below, and
-	// at once (from within NotifyLow) if it already is there. f must not block. A
-	// further call replaces mark and f.
+	// at once (from within NotifyLow) if it already is there. When the carrier has
+	// ended f is called too, whatever Buffered says: nobody waits for room that
+	// never comes. f must not block. A further call replaces mark and f.
 	NotifyLow(mark int, f func())
 	// MaxMessage is the largest message that the peer takes, in bytes.
 	MaxMessage() int

@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -32,8 +33,10 @@ type sendState struct {
 	hello     bool   // ours has been sent
 	closeSent bool   // the last frame is out
 	run       int    // interactive turns in a row
+	dead      bool   // room was promised where there is none: the carrier has ended
 	at        time.Duration
-	wallMs    uint64 // dialect 1's word
+	roomTold  atomic.Bool // the carrier has called back
+	wallMs    uint64      // dialect 1's word
 }
 
 func (x *sendState) init(s *Session) {
@@ -116,6 +119,8 @@ func (s *Session) carrierRoom() roomKind {
 		return roomAll
 	case buffered < high+controlReserve && s.controlWaits():
 		return roomControl
+	case s.send.dead:
+		return roomAll // writing says how it ended
 	default:
 		return roomNone
 	}
@@ -357,7 +362,7 @@ func (s *Session) wakeLocked(kind waitKind) {
 	s.signal()
 }
 
-// signal leaves a token for the sender. It never blocks: the carrier calls it.
+// signal leaves a token for the sender. It never blocks.
 func (s *Session) signal() {
 	select {
 	case s.wake <- struct{}{}:
@@ -392,6 +397,7 @@ func (s *Session) sleepForWork(room roomKind) bool {
 // sleepForRoom sleeps until the carrier has room again, or control frames wait.
 func (s *Session) sleepForRoom() bool {
 	full := s.carrier.Buffered() >= s.send.marks.mark+controlReserve
+	s.send.dead = false
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
@@ -403,11 +409,20 @@ func (s *Session) sleepForRoom() bool {
 	}
 	s.waiting = waitRoom
 	s.mu.Unlock()
-	s.carrier.NotifyLow(s.send.marks.low(), s.poke)
+	low := s.send.marks.low()
+	s.send.roomTold.Store(false)
+	s.carrier.NotifyLow(low, s.poke)
 	from := now()
 	more := s.sleep()
 	s.blockedNanos.Add(int64(now() - from))
+	s.send.dead = s.send.roomTold.Load() && s.carrier.Buffered() > low
 	return more
+}
+
+// hasRoom is what the carrier calls when it has room, or has ended.
+func (s *Session) hasRoom() {
+	s.send.roomTold.Store(true)
+	s.signal()
 }
 
 func (s *Session) sleep() bool {

@@ -115,7 +115,7 @@ type Session struct {
 	client   bool
 
 	wake  chan struct{} // one token: the sender has something to look at
-	poke  func()        // signal, as a value that is made once
+	poke  func()        // hasRoom, as a value that is made once
 	room  chan struct{} // one token: the receiver may go on
 	done  chan struct{} // closed at the end
 	ready chan struct{} // closed when both Hellos have passed
@@ -173,7 +173,7 @@ func NewSession(c Carrier, cfg Config) *Session {
 		done: make(chan struct{}), ready: make(chan struct{}), away: make(chan struct{}),
 		since: now(), lastNumber: lastNumber,
 	}
-	s.poke = s.signal
+	s.poke = s.hasRoom
 	s.running.Store(2)
 	s.send.init(s)
 	s.recv.init(s)
