@@ -75,7 +75,7 @@ func testDeadCarrier(t *testing.T, d tunnel.Dialect) {
 	if d == tunnel.Dialect1 {
 		send(framecodec.OpenConnection{Conn: 1})
 		time.Sleep(time.Second) // the mark of bulk alone holds
-		for range 100 {         // Pongs, for which there is more room than for data
+		for range 400 {         // Pongs, for which there is more room than for data
 			send(framecodec.Ping{HasConn: true, Extra: make([]byte, 1400)})
 		}
 		for range 70 { // above 1 MiB
