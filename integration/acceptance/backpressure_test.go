@@ -1,9 +1,11 @@
 package acceptance
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,7 +16,7 @@ import (
 const (
 	bulkStreams = 64
 	bulkSize    = 2 << 20  // of each and run
-	bulkPairs   = 4        // runs with and without the stalled stream, interleaved: 1 GiB beside it at both ends
+	bulkPairs   = 9        // runs with and without the stalled stream, interleaved: 63 x 2 MiB x 9 > 1 GiB with it, at each end
 	stalledSize = 24 << 20 // of the one that is not read: more than all windows and buffers on its way
 	bulkSlack   = 1.20
 	bulkMemory  = 200_000_000 // bytes, the largest resident size of a process
@@ -34,19 +36,14 @@ func TestMustShow3StalledReader(t *testing.T) {
 			p := startPair(t, setup{quiet: true})
 			b := &bulk{pair: p, target: startTarget(t, p.net), turn: tc.turn}
 			b.run(t, false) // the first one also makes the tunnel and the windows grow
-			var with, without time.Duration
-			for i := range bulkPairs {
-				stall := i%2 == 0 // which of the two is first
-				first, second := b.run(t, stall), b.run(t, !stall)
-				if !stall {
-					first, second = second, first
-				}
-				t.Logf("63 streams: %v with the stalled one, %v without", first.Round(time.Millisecond), second.Round(time.Millisecond))
-				with, without = with+first, without+second
+			ratios := b.pairs(t, bulkPairs)
+			if median(ratios) > bulkSlack {
+				// The machine may have been busy with something else: as many again, and
+				// all of them count.
+				ratios = append(ratios, b.pairs(t, bulkPairs)...)
 			}
-			ratio := float64(with) / float64(without)
-			t.Logf("together %.2f times as long", ratio)
-			if ratio > bulkSlack {
+			t.Logf("median of %d pairs: %.2f times as long", len(ratios), median(ratios))
+			if ratio := median(ratios); ratio > bulkSlack {
 				t.Errorf("the stalled stream makes the others take %.2f times as long, at most %.2f", ratio, bulkSlack)
 			}
 			for name, c := range map[string]*testkit.Caddy{"gateway": p.gateway, "client": p.client} {
@@ -65,6 +62,30 @@ type bulk struct {
 	pair   *pair
 	target *target
 	turn   func(stream) (from, to *net.TCPConn)
+}
+
+// pairs returns, for each pair of runs one behind the other, how many times as
+// long the one with the stalled stream took.
+func (b *bulk) pairs(t *testing.T, n int) []float64 {
+	t.Helper()
+	var ratios []float64
+	for i := range n {
+		stall := i%2 == 0 // which of the two is first
+		with, without := b.run(t, stall), b.run(t, !stall)
+		if !stall {
+			with, without = without, with
+		}
+		t.Logf("63 streams: %v with the stalled one, %v without", with.Round(time.Millisecond), without.Round(time.Millisecond))
+		ratios = append(ratios, float64(with)/float64(without))
+	}
+	return ratios
+}
+
+// median of an odd number of values; of an even one the lower of the two in the
+// middle.
+func median[T cmp.Ordered](values []T) T {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[(len(sorted)-1)/2]
 }
 
 // run returns how long all but the stalled stream took. The stalled one is held

@@ -18,8 +18,8 @@ const (
 	lostNames     = 100                 // whose server never answers
 	dialTime      = 6 * time.Second     // timeouts.dial
 	dialSlack     = 3 * time.Second / 2 // for the way there and back on a busy machine
-	goodOpens     = 500                 // in each tunnel and round
-	goodRounds    = 2                   // 1,000 in each tunnel, busy and quiet
+	goodOpens     = 200                 // in each tunnel and round: fewer than fit into dialTime on a busy machine
+	goodRounds    = 5                   // 1,000 in each tunnel, busy and quiet
 	goodSlack     = 5 * time.Millisecond
 )
 
@@ -53,7 +53,7 @@ func TestMustShow5BlackHoles(t *testing.T) {
 	startTarget(t, p.net)
 	must[*testkit.Rule](t)(p.net.BlackHole(netip.MustParsePrefix("10.66.0.0/24")))
 	goodTimes(t, p, 50) // makes both tunnels
-	var quiet, busy [2][]time.Duration
+	var quiet, busy, later [2][]time.Duration
 	for range goodRounds {
 		q := goodTimes(t, p, goodOpens)
 		holes := startHoles(t, p)
@@ -62,13 +62,16 @@ func TestMustShow5BlackHoles(t *testing.T) {
 		holes.wait(t)
 		for i := range q {
 			quiet[i], busy[i] = append(quiet[i], q[i]...), append(busy[i], b[i]...)
+			later[i] = append(later[i], percentile95(b[i])-percentile95(q[i]))
 		}
 	}
 	for i, name := range []string{"same tunnel", "other tunnel"} {
-		q, b := percentile95(quiet[i]), percentile95(busy[i])
-		t.Logf("%s: p95 of %d opens %v quiet, %v beside %d that never answer", name, len(busy[i]), q, b, holeOpens+lostNames)
-		if b > q+goodSlack {
-			t.Errorf("%s: p95 %v, quiet %v", name, b, q)
+		t.Logf("%s: p95 of %d opens %v quiet, %v beside %d that never answer; by round later by %v",
+			name, len(busy[i]), percentile95(quiet[i]), percentile95(busy[i]), holeOpens+lostNames, later[i])
+		// Of the rounds the one in the middle: other work of the machine comes in
+		// bursts, and is in the p95 of all as soon as it meets one of the rounds.
+		if d := median(later[i]); d > goodSlack {
+			t.Errorf("%s: the p95 is %v later than the quiet one beside it, at most %v", name, d, goodSlack)
 		}
 	}
 }

@@ -298,20 +298,27 @@ func lookAt(c *testkit.Caddy) (held, error) {
 // backTo waits until a process holds no more than before.
 func backTo(t testing.TB, name string, c *testkit.Caddy, before held, timeout time.Duration) {
 	t.Helper()
-	err := testkit.WaitFor(timeout, func() error {
-		now, err := lookAt(c)
-		if err != nil {
-			return err
-		}
-		if now.Goroutines > before.Goroutines || now.Descriptors > before.Descriptors {
-			return fmt.Errorf("%s holds %+v, before %+v", name, now, before)
-		}
-		return nil
-	})
-	if err == nil {
-		return
+	if err := backBy(c, before, timeout, func() {}); err != nil {
+		stillHeld(t, name, c, fmt.Errorf("not within %v: %w", timeout, err))
 	}
-	t.Errorf("not within %v: %v", timeout, err)
+}
+
+// backBy is backTo that returns an error, and calls look before each look.
+func backBy(c *testkit.Caddy, before held, timeout time.Duration, look func()) error {
+	return testkit.WaitFor(timeout, func() error {
+		look()
+		now, err := lookAt(c)
+		if err == nil && (now.Goroutines > before.Goroutines || now.Descriptors > before.Descriptors) {
+			err = fmt.Errorf("it holds %+v, before %+v", now, before)
+		}
+		return err
+	})
+}
+
+// stillHeld fails the test and says what the process is at.
+func stillHeld(t testing.TB, name string, c *testkit.Caddy, err error) {
+	t.Helper()
+	t.Errorf("%s: %v", name, err)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if dump, err := c.Get(ctx, "/debug/pprof/goroutine?debug=1"); err == nil {

@@ -15,16 +15,16 @@ import (
 
 // TestMustShow2SSH reaches a real sshd with `connect --stdio` as ProxyCommand.
 func TestMustShow2SSH(t *testing.T) {
-	sshThrough(t, must[string](t)(testkit.CaddyBinary()), 100_000_000)
+	sshThrough(t, must[string](t)(testkit.CaddyBinary()))
 }
 
 // TestMustShow2SSHFromMakeBuild is the same with the binary that `make build`
-// makes: xcaddy's way of putting Caddy together, from this checkout.
+// makes: xcaddy's way of putting Caddy together, from this checkout. It is not
+// parallel, because a compiler beside them would spoil what others measure.
 func TestMustShow2SSHFromMakeBuild(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: no build with xcaddy")
 	}
-	t.Parallel() // with tests that wait
 	root, binary := must[string](t)(testkit.Root()), filepath.Join(t.TempDir(), "caddy")
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
@@ -38,11 +38,12 @@ func TestMustShow2SSHFromMakeBuild(t *testing.T) {
 			t.Fatalf("%s: %v\n%s", strings.Join(step, " "), err, out)
 		}
 	}
-	sshThrough(t, binary, 5_000_000)
+	sshThrough(t, binary)
 }
 
-// sshThrough runs a command and copies a file of size bytes there and back.
-func sshThrough(t *testing.T, binary string, size int64) {
+// sshThrough runs a command and copies a large file there and back.
+func sshThrough(t *testing.T, binary string) {
+	const size = 100_000_000
 	p := startGatewayOnly(t, setup{endpoint: "\t\ttarget ssh tcp/%SSH%\n"})
 	dir := t.TempDir()
 	token := filepath.Join(dir, "token")
@@ -69,7 +70,7 @@ func sshThrough(t *testing.T, binary string, size int64) {
 
 	there, here, back := filepath.Join(dir, "there"), filepath.Join(dir, "here"), filepath.Join(dir, "back")
 	file := must[*os.File](t)(os.Create(here))
-	sum, err := send(file, 2, int(size), nil)
+	sum, err := send(file, 2, size, nil)
 	check(t, err, file.Close())
 	start := time.Now()
 	run("scp", here, p.sshd.User+"@culvert:"+there)
@@ -78,7 +79,7 @@ func sshThrough(t *testing.T, binary string, size int64) {
 	t.Logf("scp of %d bytes: %v there, %v back", size, up, time.Since(start)-up)
 	for _, name := range []string{there, back} {
 		file := must[*os.File](t)(os.Open(name))
-		check(t, receive(file, int(size), func() (string, error) { return sum, nil }), file.Close())
+		check(t, receive(file, size, func() (string, error) { return sum, nil }), file.Close())
 	}
 }
 
