@@ -81,15 +81,20 @@ type Config struct {
 	// and may be called concurrently for different attempts only.
 	Progress func(Progress)
 	// Connected is told of each tunnel that is up and how long it took, Ended of
-	// its end, Failed of each attempt at one URL that led to none. They must not
-	// block and must not close the Remote. Nil: nobody.
+	// its end, Failed of each attempt at one URL that led to none. Ended comes
+	// after the tunnel's Connected and before that of the tunnel that a Remote
+	// makes in its place; its session is over by then, while the peer connection
+	// may still be being released. (A tunnel that takes no new streams is replaced
+	// before its end.) They must not block and must not close the Remote or the
+	// Tunnel. Nil: nobody.
 	Connected func(*Tunnel, time.Duration)
 	Ended     func(*Tunnel, error)
 	Failed    func(error, time.Duration)
 
-	dialer       *rtc.Dialer // one for all attempts: it keeps the certificate
-	ownTransport bool        // Transport was made here
-	single       bool        // the tunnel is all there is: what is ours ends with it
+	released     func(*Tunnel) // told when nothing is held of a tunnel that was up
+	dialer       *rtc.Dialer   // one for all attempts: it keeps the certificate
+	ownTransport bool          // Transport was made here
+	single       bool          // the tunnel is all there is: what is ours ends with it
 }
 
 // Validate reports what is wrong with a configuration.
@@ -138,6 +143,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Failed == nil {
 		c.Failed = func(error, time.Duration) {}
+	}
+	if c.released == nil {
+		c.released = func(*Tunnel) {}
 	}
 	if c.Transport == nil {
 		c.Transport, c.ownTransport = newTransport(c.TLS), true

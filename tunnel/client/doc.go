@@ -13,9 +13,10 @@
 // to try. Errors of opening a stream are *tunnel.Error with the gateway's code.
 //
 // Goroutines. A Remote has one (keep), which makes its tunnels. A Tunnel has
-// two: end waits for its end and releases everything, signal talks to the
-// gateway over HTTP (candidates, ICE restart, renewal). Remote.Close and
+// two: end waits for its end, tells of it and releases everything, signal talks
+// to the gateway over HTTP (candidates, ICE restart, renewal). Remote.Close and
 // Tunnel.Close wait for them. None stays for a stream.
 //
-// Locks: Remote.mu, attempt.mu and Tunnel.mu are leaves.
+// Locks: Remote.mu and Tunnel.mu are leaves. Config.Progress is called under
+// attempt.mu, which holds the steps in order, and takes Remote.mu.
 package client

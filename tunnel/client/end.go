@@ -15,7 +15,9 @@ const (
 	emptyCheck = 250 * time.Millisecond // how often a tunnel that takes no streams looks whether any is left
 )
 
-// end is the goroutine that waits for the tunnel's end and releases it.
+// end is the goroutine that waits for the tunnel's end, tells of it and releases
+// the tunnel. It tells first: the release may take seconds, and the next tunnel
+// need not wait for it.
 func (t *Tunnel) end() {
 	defer close(t.gone)
 	err := t.await()
@@ -26,12 +28,15 @@ func (t *Tunnel) end() {
 	t.err = err
 	t.mu.Unlock()
 	close(t.done)
+	t.endSession(err)
+	t.cfg.Logger().Debug("tunnel ended", zap.String("gateway", t.url), zap.Error(err))
+	t.cfg.Ended(t, err)
+	close(t.told)
 	t.release(err)
 	if t.cfg.single {
 		t.cfg.release()
 	}
-	t.cfg.Logger().Debug("tunnel ended", zap.String("gateway", t.url), zap.Error(err))
-	t.cfg.Ended(t, err)
+	t.cfg.released(t)
 }
 
 // await returns how the tunnel ended. After the gateway's GoAway the tunnel ends
@@ -77,28 +82,33 @@ func (t *Tunnel) lossError() error {
 	}
 }
 
-// release ends what there is of the tunnel, in the order in which the gateway
-// still gets what was written: session, peer connection, signalling.
-func (t *Tunnel) release(err *tunnel.Error) {
-	session := t.session
-	if session != nil {
-		session.Close(err.Code, err.Text)
-		<-session.Done() // bounded by the session itself
+// endSession ends the session and returns when that and its streams are over,
+// within about two seconds: the session waits for the gateway to take its last
+// words. Where those have no way to go, the peer connection's end cuts that short.
+func (t *Tunnel) endSession(err *tunnel.Error) {
+	t.session.Close(err.Code, err.Text)
+	if t.unheard(t.session, err) {
+		t.wg.Go(func() { t.peer.Close(err.Code) })
 	}
+	t.session.Wait()
+}
+
+// release ends what is left behind the session, in the order in which the gateway
+// still gets what was written: peer connection, signalling.
+func (t *Tunnel) release(err *tunnel.Error) {
 	t.peer.Close(err.Code)
+	session := t.session
 	if session == nil {
 		select {
 		case session = <-t.sessions: // it came too late, and ends since its channel has
+			session.Wait()
 		default:
 		}
 	}
-	if session != nil {
-		session.Wait()
-	}
 	if t.stop != nil {
 		t.stop()
-		t.signals.Wait()
 	}
+	t.wg.Wait()
 	if t.remote != nil && t.unheard(session, err) {
 		t.delete()
 	}

@@ -34,6 +34,7 @@ type Remote struct {
 	stop    context.CancelFunc
 	wg      sync.WaitGroup // keep, and the tunnels
 	kick    chan struct{}  // one token: somebody waits
+	last    *Tunnel        // that was up; keep's own
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -70,20 +71,37 @@ func NewRemote(cfg Config) *Remote {
 
 // watch follows the attempts and the tunnels besides the owner's callbacks.
 func (r *Remote) watch(cfg *Config) {
-	progress, ended := cfg.Progress, cfg.Ended
+	progress, connected := cfg.Progress, cfg.Connected
 	cfg.Progress = func(p Progress) {
 		r.mu.Lock()
 		r.step = p
 		r.mu.Unlock()
 		progress(p)
 	}
-	cfg.Ended = func(t *Tunnel, err error) {
-		ended(t, err)
+	cfg.Connected = func(t *Tunnel, took time.Duration) {
+		r.lastIsTold()
+		r.last = t
+		connected(t, took)
+	}
+	cfg.released = func(t *Tunnel) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		t.ended = true
+		t.released = true
 		delete(r.tunnels, t)
 		r.changeLocked()
+	}
+}
+
+// lastIsTold waits, two seconds at most, until the owner knows of the end of the
+// tunnel that the new one replaces. One that takes no new streams may live on.
+func (r *Remote) lastIsTold() {
+	if r.last == nil {
+		return
+	}
+	select {
+	case <-r.last.Done():
+		<-r.last.told
+	default:
 	}
 }
 
@@ -150,7 +168,7 @@ func (r *Remote) publish(t *Tunnel, err error) {
 		r.lastErr = err
 	} else {
 		r.current, r.ever, r.lastErr = t, true, nil
-		if !t.ended {
+		if !t.released {
 			r.tunnels[t] = struct{}{}
 		}
 	}

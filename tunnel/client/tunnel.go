@@ -32,19 +32,20 @@ type Tunnel struct {
 	pathUp   atomic.Bool
 
 	stop      context.CancelFunc // of the signalling goroutine
-	signals   sync.WaitGroup
-	disturbed chan struct{} // one token: the path fell silent
-	found     chan struct{} // one token: there are candidates to send
-	closing   chan struct{} // closed by shut
-	done      chan struct{} // the end has begun: Err is set
-	gone      chan struct{} // nothing is held any more
+	wg        sync.WaitGroup     // signal, and the peer's end where it need not be waited for
+	disturbed chan struct{}      // one token: the path fell silent
+	found     chan struct{}      // one token: there are candidates to send
+	closing   chan struct{}      // closed by shut
+	done      chan struct{}      // the end has begun: Err is set
+	told      chan struct{}      // Config.Ended was told; soon after done
+	gone      chan struct{}      // nothing is held any more
 
 	mu         sync.Mutex
 	candidates []string // to be sent; guarded by mu
 	shutErr    *tunnel.Error
 	err        error
 
-	ended bool // Config.Ended was told; guarded by the Remote's lock
+	released bool // guarded by the Remote's lock
 }
 
 // newTunnel prepares a tunnel; it does no I/O.
@@ -59,11 +60,13 @@ func (c Config) newTunnel(a *attempt, url string) (*Tunnel, error) {
 		cfg: c, url: a.url, client: client,
 		sessions:  make(chan *tunnel.Session, 1),
 		disturbed: make(chan struct{}, 1), found: make(chan struct{}, 1),
-		closing: make(chan struct{}), done: make(chan struct{}), gone: make(chan struct{}),
+		closing: make(chan struct{}),
+		done:    make(chan struct{}), told: make(chan struct{}), gone: make(chan struct{}),
 	}, nil
 }
 
-// connect goes through the steps. On error nothing is left.
+// connect goes through the steps. On error nothing is left; else it is for the
+// caller to start end.
 func (t *Tunnel) connect(ctx context.Context, a *attempt) error {
 	servers, err := t.client.ICEServers(httptrace.WithClientTrace(ctx, a.trace()))
 	if err != nil {
@@ -77,11 +80,13 @@ func (t *Tunnel) connect(ctx context.Context, a *attempt) error {
 		return err
 	}
 	if err := t.exchange(ctx, a, offer); err != nil {
+		if t.session != nil {
+			t.endSession(asError(err))
+		}
 		t.release(asError(err)) //nolint:contextcheck // what is released must be, whether ctx is over or not
 		return err
 	}
 	t.since = time.Now()
-	go t.end() //nolint:contextcheck // lives as long as the tunnel, not as the attempt
 	return nil
 }
 
@@ -102,7 +107,7 @@ func (t *Tunnel) exchange(ctx context.Context, a *attempt, offer string) error {
 	a.enter(StepICE, "")
 	signalling, stop := context.WithCancel(context.WithoutCancel(ctx)) // as long as the tunnel, not as the attempt
 	t.stop = stop
-	t.signals.Go(func() { t.signal(signalling) })
+	t.wg.Go(func() { t.signal(signalling) })
 	if err := t.peer.Accept(t.remote.Answer); err != nil {
 		return err
 	}
