@@ -279,7 +279,8 @@ func permanent(err error) bool {
 	}
 	switch tunnel.CodeOf(err) {
 	case framecodec.CodeUnauthenticated, framecodec.CodeNotAllowed, framecodec.CodeForbiddenOrigin,
-		framecodec.CodeNotFound, framecodec.CodeMethodNotAllowed, framecodec.CodeUnknownTarget:
+		framecodec.CodeNotFound, framecodec.CodeMethodNotAllowed, framecodec.CodeUnknownTarget,
+		framecodec.CodeProtocolError: // not a gateway: Caddy answers 200 where it has no route
 		return true
 	default:
 		return false
