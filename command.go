@@ -67,11 +67,19 @@ type gatewayFlags struct {
 	debug       bool
 }
 
+// register adds the flags of commands that make a tunnel.
 func (f *gatewayFlags) register(cmd *cobra.Command) {
+	f.registerRequests(cmd)
 	flags := cmd.Flags()
-	flags.StringArrayVar(&f.urls, "url", nil, "the gateway's endpoint, such as https://gw.example.com/tunnel; several are tried in order")
 	flags.Uint8Var(&f.dialect, "dialect", 2, "2, or 1 for a peer of the reference system")
 	flags.BoolVar(&f.debug, "debug", false, "log what the client does to standard error")
+}
+
+// registerRequests adds those of commands that only ask.
+func (f *gatewayFlags) registerRequests(cmd *cobra.Command) {
+	f.dialect = 2
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.urls, "url", nil, "the gateway's endpoint, such as https://gw.example.com/tunnel; several are tried in order")
 	f.credentials.register(flags)
 	f.tls.register(flags)
 }
@@ -233,7 +241,7 @@ func newTargetsCommand() *cobra.Command {
 			return printTargets(cmd.OutOrStdout(), list)
 		},
 	}
-	gateway.register(cmd)
+	gateway.registerRequests(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print what the gateway answered")
 	return cmd
 }

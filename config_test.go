@@ -18,7 +18,7 @@ func load(t *testing.T, config string) error { return loadTo(t, config, `{"outpu
 func loadLogged(t *testing.T, config string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "log")
-	if err := loadTo(t, config, `{"output":"file","filename":"`+file+`"}`); err != nil {
+	if err := loadTo(t, config, `{"output":"file","roll":false,"filename":"`+file+`"}`); err != nil {
 		t.Fatal(err)
 	}
 	log, err := os.ReadFile(file)

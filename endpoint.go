@@ -94,6 +94,7 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("encoding configuration: %w", err)
 	}
+	e.warnOfCuts(ctx)
 	for _, w := range compiled.Warnings() {
 		ctx.Logger().Warn("the policy allows more than its author may have meant", zap.String("endpoint", e.Name), zap.String("warning", w))
 	}

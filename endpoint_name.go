@@ -1,35 +1,17 @@
 package culvert
 
 import (
-	"slices"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // hostOf returns the first host name of the site that the endpoint being
-// provisioned belongs to, or "". A handler is not told of the routes around it;
-// but they are provisioned in order, so in each list on the way down the one
-// with handlers that are not loaded yet is ours.
+// provisioned belongs to, or "". The innermost one says most.
 func hostOf(ctx caddy.Context) string {
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok {
-		return ""
-	}
-	lists := []caddyhttp.RouteList{server.Routes}
-	for _, module := range ctx.Modules() {
-		if sub, ok := module.(*caddyhttp.Subroute); ok {
-			lists = append(lists, sub.Routes)
-		}
-	}
 	host := ""
-	for _, list := range lists {
-		at := slices.IndexFunc(list, func(r caddyhttp.Route) bool { return len(r.HandlersRaw) > 0 && len(r.Handlers) == 0 })
-		if at < 0 {
-			continue
-		}
-		if h := hostMatcher(list[at]); h != "" {
-			host = h // the innermost one says most
+	for _, p := range placesOf(ctx) {
+		if h := hostMatcher(p.routes[p.at]); h != "" {
+			host = h
 		}
 	}
 	return host

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -102,5 +103,36 @@ func TestWideRulesAreTold(t *testing.T) {
 		if got := strings.Contains(log, "loopback addresses too"); got != want {
 			t.Errorf("%s: warned %v, want %v; the log:\n%s", rule, got, want, log)
 		}
+	}
+}
+
+// TestCutsAreToldAtLoad: what handle_path does to an endpoint is known before the
+// first request.
+func TestCutsAreToldAtLoad(t *testing.T) {
+	for name, test := range map[string]struct{ site, want string }{
+		"handle_path, base_path":          {"handle_path /tunnel* {\nwebrtc_tunnel {\nbase_path /tunnel\n}\n}", ""},
+		"handle_path, base_path below":    {"handle_path /office/* {\nwebrtc_tunnel {\nbase_path /office/tunnel\n}\n}", ""},
+		"handle_path, no base_path":       {"handle_path /tunnel* {\nwebrtc_tunnel\n}", "base_path /tunnel"},
+		"handle_path, matcher inside":     {"handle_path /tunnel* {\nwebrtc_tunnel /tunnel*\n}", "the directive without that matcher"},
+		"handle_path that misses offers":  {"handle_path /tunnel/* {\nwebrtc_tunnel {\nbase_path /tunnel\n}\n}", "/tunnel*"},
+		"handle that misses offers":       {"handle /tunnel/* {\nwebrtc_tunnel {\nbase_path /tunnel\n}\n}", "/tunnel*"},
+		"strip_prefix, base_path of rest": {"route {\nuri strip_prefix /office\nwebrtc_tunnel {\nbase_path /tunnel\n}\n}", "base_path /office/tunnel"},
+		"plain":                           {"webrtc_tunnel /tunnel*", ""},
+		"plain, other way to write it":    {"webrtc_tunnel /tunnel/*", ""},
+		"handle":                          {"handle /tunnel* {\nwebrtc_tunnel {\nbase_path /tunnel\n}\n}", ""},
+		"handle of everything":            {"handle {\nwebrtc_tunnel /tunnel*\n}", ""},
+		"another path is cut":             {"handle_path /static/* {\nrespond hello\n}\nhandle {\nwebrtc_tunnel /tunnel*\n}", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte("http://127.0.0.1:9 {\n"+test.site+"\n}\n"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			log := loadLogged(t, string(adapted))
+			warned := strings.Contains(log, "will miss the endpoint")
+			if warned != (test.want != "") || !strings.Contains(log, `"write":"`+test.want) && warned {
+				t.Errorf("warned %v, want %q; the log:\n%s", warned, test.want, log)
+			}
+		})
 	}
 }

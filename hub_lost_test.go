@@ -103,7 +103,9 @@ func TestLostPeerEndsAStalledSession(t *testing.T) {
 	client.Close(framecodec.CodeNormal)
 	session.Close(framecodec.CodeNormal, "")
 	session.Wait()
-	<-written
+	if err := <-written; err == nil {
+		t.Error("a source without end has ended in order")
+	}
 	h.detach(env)
 	if err := h.Destruct(); err != nil {
 		t.Error(err)

@@ -43,7 +43,11 @@ func (t *remoteTable) keep(h *hub, left []*environment) {
 	t.list = slices.DeleteFunc(t.list, func(p *pooledRemote) bool {
 		wanted := slices.ContainsFunc(left, func(env *environment) bool { return env.running[p.spec.name] == p })
 		if !wanted {
-			h.wg.Go(func() { p.end(time.Duration(p.spec.timeouts.Drain)) })
+			drain := p.spec.timeouts.Drain
+			if len(left) > 0 {
+				drain = left[len(left)-1].timeouts.Drain
+			}
+			h.wg.Go(func() { p.end(time.Duration(drain)) })
 		}
 		return !wanted
 	})

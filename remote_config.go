@@ -29,10 +29,14 @@ type remoteSpec struct {
 	pem          []byte // certificate and key as read: to see that they changed
 }
 
-// equal reports whether a running remote of spec s serves spec o as well.
+// equal reports whether a running remote of spec s serves spec o as well: what it
+// makes no use of may differ.
 func (s *remoteSpec) equal(o *remoteSpec) bool {
-	a, errA := json.Marshal([]any{s.remote, s.iceServers, s.timeouts, s.tunnelMemory})
-	b, errB := json.Marshal([]any{o.remote, o.iceServers, o.timeouts, o.tunnelMemory})
+	used := func(s *remoteSpec) []any {
+		return []any{s.remote, s.ownICEServers(), s.timeouts.Connect, s.timeouts.Dial, s.timeouts.Write, s.timeouts.Idle, s.tunnelMemory}
+	}
+	a, errA := json.Marshal(used(s))
+	b, errB := json.Marshal(used(o))
 	return errA == nil && errB == nil && bytes.Equal(a, b) && bytes.Equal(s.pem, o.pem) &&
 		(s.trust == nil) == (o.trust == nil) && (s.trust == nil || s.trust.Equal(o.trust))
 }
