@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/culvertgate/culvert/tunnel/signal"
 )
 
 // ICEServer is a STUN or TURN server. Our own remotes use it, and clients of our
@@ -188,8 +190,8 @@ func (r *Remote) validate() error {
 	return nil
 }
 
-// validateRemoteURL leaves whether http is to loopback to the client, which has
-// to refuse it anyway (security.md, "Who may do what" 5).
+// validateRemoteURL refuses at load what the client would refuse at the first
+// stream: plain http beyond loopback too (security.md, "Who may do what" 5).
 func validateRemoteURL(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -203,7 +205,8 @@ func validateRemoteURL(raw string) error {
 	case u.User != nil:
 		return fmt.Errorf("%q: credentials belong into header, not into the URL", u.Redacted())
 	}
-	return nil
+	_, err = signal.ParseURL(raw)
+	return err
 }
 
 func orDefault[T comparable](v *T, def T) {
