@@ -1,8 +1,10 @@
 package culvert
 
 import (
+	"context"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +15,7 @@ import (
 // runStdio joins standard input and output to one stream: what ssh wants of a
 // ProxyCommand. Nothing but data goes to standard output.
 func runStdio(cmd *cobra.Command, console *console, cfg client.Config, target tunnel.Target) error {
-	ctx, stop := interrupted(cmd.Context(), console, false)
+	ctx, stop := interrupted(cmd.Context(), console, true)
 	defer stop()
 	t, err := client.Dial(ctx, cfg)
 	if err != nil {
@@ -34,18 +36,31 @@ func runStdio(cmd *cobra.Command, console *console, cfg client.Config, target tu
 		_, err := io.Copy(cmd.OutOrStdout(), conn)
 		copied <- err
 	}()
-	select {
-	case err = <-copied:
-	case <-ctx.Done():
-		_ = conn.Close()
-		err = <-copied
-	}
+	cut, err := finished(ctx, copied)
 	_ = conn.Close()
-	if ctx.Err() != nil {
-		return nil // it was cut on purpose
+	if cut {
+		return nil // on purpose
 	}
 	if ended, ok := errors.AsType[*tunnel.Error](err); ok {
 		return ended // without the addresses, which say nothing here
 	}
 	return err
+}
+
+// finished waits for the end of a stream, after an interrupt for drainTime at
+// the most: then it is to be cut.
+func finished(ctx context.Context, ended <-chan error) (cut bool, err error) {
+	select {
+	case err = <-ended:
+		return false, err
+	case <-ctx.Done():
+	}
+	deadline := time.NewTimer(drainTime)
+	defer deadline.Stop()
+	select {
+	case err = <-ended:
+		return false, err
+	case <-deadline.C:
+		return true, nil
+	}
 }
