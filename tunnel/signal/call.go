@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"syscall"
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
@@ -30,6 +29,7 @@ type call struct {
 	match  string // If-Match
 	want   int    // status; 0: any 2xx
 	limit  int64  // bytes of the answer's body; 0: it is not read
+	final  bool   // it must not be sent twice
 }
 
 // response is an answer, read to its end.
@@ -54,13 +54,9 @@ func (c *Client) do(ctx context.Context, call call) (response, error) {
 
 // once sends a call and returns its answer, or where it is redirected to.
 func (c *Client) once(ctx context.Context, call call) (response, *url.URL, error) {
-	req, err := c.request(ctx, call)
+	res, err := c.send(ctx, call)
 	if err != nil {
 		return response{}, nil, err
-	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		return response{}, nil, transportError(ctx, err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	switch {
@@ -70,7 +66,7 @@ func (c *Client) once(ctx context.Context, call call) (response, *url.URL, error
 	case res.StatusCode >= 400 || res.StatusCode < 200:
 		return response{}, nil, responseError(res)
 	case call.want != 0 && res.StatusCode != call.want:
-		return response{}, nil, protocolError(fmt.Sprintf("%s was answered %s: is this the URL of a gateway?", call.method, res.Status))
+		return response{}, nil, protocolError(fmt.Sprintf("%s was answered %s: is this the URL of a gateway?", call.method, statusText(res.StatusCode)))
 	}
 	out := response{url: call.url, header: res.Header}
 	if call.limit > 0 {
@@ -106,7 +102,7 @@ func (c *Client) request(ctx context.Context, call call) (*http.Request, error) 
 // and another origin would be given the credentials.
 func (c *Client) redirect(from *url.URL, res *http.Response) (*url.URL, error) {
 	if res.StatusCode != http.StatusTemporaryRedirect && res.StatusCode != http.StatusPermanentRedirect {
-		return nil, protocolError(fmt.Sprintf("the gateway answered with the redirect %s, which is not followed; it may want a login page: give credentials by a header", res.Status))
+		return nil, protocolError(fmt.Sprintf("the gateway answered with the redirect %s, which is not followed; it may want a login page: give credentials by a header", statusText(res.StatusCode)))
 	}
 	to, err := from.Parse(res.Header.Get("Location"))
 	if err != nil || to.User != nil || res.Header.Get("Location") == "" {
@@ -116,6 +112,12 @@ func (c *Client) redirect(from *url.URL, res *http.Response) (*url.URL, error) {
 		return nil, protocolError("the gateway redirects to " + framecodec.SafeText([]byte(to.Scheme+"://"+to.Host)) + ", another origin: credentials are not sent there; use that URL yourself if you trust it")
 	}
 	return to, nil
+}
+
+// statusText names a status. The reason phrase that was sent is not repeated: it
+// may hold anything, control characters too.
+func statusText(status int) string {
+	return strings.TrimRight(fmt.Sprintf("%d %s", status, http.StatusText(status)), " ")
 }
 
 func readAnswer(ctx context.Context, body io.Reader, limit int64) (string, error) {
@@ -135,7 +137,7 @@ func transportError(ctx context.Context, err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
-	code := framecodec.CodeUnreachable
+	code, text := framecodec.CodeUnreachable, framecodec.SafeText([]byte(err.Error())) // a proxy's words may be in it
 	var dns *net.DNSError
 	var timeout net.Error
 	switch {
@@ -143,10 +145,12 @@ func transportError(ctx context.Context, err error) error {
 		return &tunnel.Error{Code: tunnel.CodeOf(ctx.Err()), Text: "no answer from the gateway: " + ctx.Err().Error(), Err: ctx.Err()}
 	case errors.As(err, &dns):
 		code = framecodec.CodeResolveFailed
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case isRefused(err):
 		code = framecodec.CodeRefused
+	case isEOF(err):
+		text = "the gateway closed the connection before its answer was complete"
 	case errors.As(err, &timeout) && timeout.Timeout():
 		code = framecodec.CodeTimeout
 	}
-	return &tunnel.Error{Code: code, Text: err.Error(), Err: err}
+	return &tunnel.Error{Code: code, Text: text, Err: err}
 }

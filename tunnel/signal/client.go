@@ -33,8 +33,9 @@ type ClientConfig struct {
 }
 
 // Client is the side that asks for tunnels. Credentials go to the configured
-// origin only: a Location or redirect that leads elsewhere is an error. It is
-// safe for concurrent use.
+// origin only: a Location or redirect that leads elsewhere is an error. What
+// meets a server that is just going away is sent a second time (DELETE and ICE
+// restarts are not). It is safe for concurrent use.
 type Client struct {
 	url    *url.URL
 	origin origin

@@ -54,7 +54,7 @@ func (r *ClientSession) Trickle(ctx context.Context, f rtc.Fragment) error {
 func (r *ClientSession) Restart(ctx context.Context, f rtc.Fragment) (rtc.Fragment, error) {
 	res, err := r.client.do(ctx, call{
 		method: http.MethodPatch, url: r.url, media: mediaFragment, body: f.String(),
-		match: "*", want: http.StatusOK, limit: MaxFragment,
+		match: "*", want: http.StatusOK, limit: MaxFragment, final: true, // its credentials are new only once
 	})
 	if err != nil {
 		return rtc.Fragment{}, err
@@ -78,7 +78,7 @@ func (r *ClientSession) Renew(ctx context.Context) (time.Duration, error) {
 
 // Delete ends the session at the gateway.
 func (r *ClientSession) Delete(ctx context.Context) error {
-	_, err := r.client.do(ctx, call{method: http.MethodDelete, url: r.url})
+	_, err := r.client.do(ctx, call{method: http.MethodDelete, url: r.url, final: true})
 	return err
 }
 
