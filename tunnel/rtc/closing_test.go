@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/pion/webrtc/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/culvertgate/culvert/framecodec"
 )
@@ -143,6 +145,27 @@ func TestCloseWhileConnecting(t *testing.T) {
 func stacks() string {
 	buf := make([]byte, 1<<20)
 	return string(buf[:runtime.Stack(buf, true)])
+}
+
+// TestReleaseHangs: Close does not wait for ever, and says so.
+func TestReleaseHangs(t *testing.T) {
+	checkLeaks(t)
+	core, logs := observer.New(zap.WarnLevel)
+	hold := make(chan struct{})
+	d := NewDialer(DialerConfig{Logger: func() *zap.Logger { return zap.New(core) }, Loopback: true, ListenAddress: anyPort})
+	p, _, err := d.Offer(t.Context(), []ChannelSpec{{}}, nil, Handler{OnClosed: func(*Peer, error) { <-hold }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close(framecodec.CodeNormal)
+	if n := logs.FilterMessageSnippet("not released").Len(); n != 1 {
+		t.Errorf("%d warnings", n)
+	}
+	close(hold)
+	p.Close(framecodec.CodeNormal)
+	if n := logs.FilterMessageSnippet("not released").Len(); n != 1 {
+		t.Errorf("%d warnings when it is released", n)
+	}
 }
 
 // TestAskInOnPath: the owner may ask anything in OnPath, also while the peer is

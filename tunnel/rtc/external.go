@@ -23,15 +23,17 @@ type external struct {
 	name string
 	port uint16 // 0: that of the socket
 
+	resolve func(ctx context.Context, network, host string) ([]netip.Addr, error) // of the system, but in tests
+
 	mu      sync.Mutex
 	found   []netip.Addr
 	at      time.Time
-	running bool
+	running chan struct{} // closed at the end of the look-up in progress, nil if there is none
 }
 
 // parseExternal reads an address, address:port, name or name:port.
 func parseExternal(text string) (*external, error) {
-	e := &external{}
+	e := &external{resolve: net.DefaultResolver.LookupNetIP}
 	if a, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
 		e.addr = a.Unmap()
 	} else {
@@ -56,26 +58,16 @@ func parseExternal(text string) (*external, error) {
 	return e, nil
 }
 
-// addresses returns where the peers find us. Only the first use of a name waits
-// for its look-up; wg counts the later ones.
-func (e *external) addresses(ctx context.Context, wg *sync.WaitGroup, port uint16, now time.Time) []netip.AddrPort {
+// addresses returns where the peers find us. While nothing is known of a name
+// it waits for the look-up, which spawn runs beside it.
+func (e *external) addresses(ctx context.Context, spawn func(func()) bool, port uint16, now time.Time) []netip.AddrPort {
 	if e.port != 0 {
 		port = e.port
 	}
 	if e.name == "" {
 		return []netip.AddrPort{netip.AddrPortFrom(e.addr, port)}
 	}
-	e.mu.Lock()
-	found, stale := e.found, e.at.IsZero() || now.Sub(e.at) > lookupAgain
-	start := stale && !e.running
-	e.running = e.running || start
-	e.mu.Unlock()
-	switch {
-	case start && found == nil:
-		found = e.lookup(ctx, now)
-	case start:
-		wg.Go(func() { e.lookup(context.WithoutCancel(ctx), now) })
-	}
+	found := e.current(ctx, spawn, now)
 	out := make([]netip.AddrPort, 0, len(found))
 	for _, a := range found {
 		out = append(out, netip.AddrPortFrom(a, port))
@@ -83,20 +75,43 @@ func (e *external) addresses(ctx context.Context, wg *sync.WaitGroup, port uint1
 	return out
 }
 
-// lookup keeps the old addresses when it fails.
-func (e *external) lookup(ctx context.Context, now time.Time) []netip.Addr {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	list, err := net.DefaultResolver.LookupNetIP(ctx, "ip", e.name)
+// current returns what the name is known to stand for.
+func (e *external) current(ctx context.Context, spawn func(func()) bool, now time.Time) []netip.Addr {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.running = false
-	if err != nil || len(list) == 0 {
+	if stale := e.at.IsZero() || now.Sub(e.at) > lookupAgain; stale && e.running == nil {
+		done := make(chan struct{})
+		if spawn(func() { e.lookup(context.WithoutCancel(ctx), now, done) }) {
+			e.running = done
+		}
+	}
+	if e.found != nil || e.running == nil {
 		return e.found
+	}
+	running := e.running
+	e.mu.Unlock()
+	select {
+	case <-running:
+	case <-ctx.Done():
+	}
+	e.mu.Lock()
+	return e.found
+}
+
+// lookup keeps the old addresses when it fails.
+func (e *external) lookup(ctx context.Context, now time.Time, done chan struct{}) {
+	defer close(done)
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	list, err := e.resolve(ctx, "ip", e.name)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running = nil
+	if err != nil || len(list) == 0 {
+		return
 	}
 	for i := range list {
 		list[i] = list[i].Unmap()
 	}
 	e.found, e.at = list, now
-	return list
 }

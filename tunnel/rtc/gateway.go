@@ -139,7 +139,7 @@ func (g *Gateway) Addresses(ctx context.Context) ([]netip.AddrPort, error) {
 func (g *Gateway) addresses(ctx context.Context, set settings) ([]netip.AddrPort, error) {
 	var list []netip.AddrPort
 	for _, e := range set.external {
-		list = append(list, e.addresses(ctx, &g.tasks, g.socket.AddrPort().Port(), g.now())...)
+		list = append(list, e.addresses(ctx, g.spawn, g.socket.AddrPort().Port(), g.now())...)
 	}
 	if len(set.external) > 0 && len(set.Candidates) == 0 && !set.KeepPrivate {
 		return list, nil
@@ -159,6 +159,17 @@ func (g *Gateway) addresses(ctx context.Context, set settings) ([]netip.AddrPort
 		}
 	}
 	return append(list, private...), nil
+}
+
+// spawn runs f in a goroutine that Close waits for; false after Close.
+func (g *Gateway) spawn(f func()) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.tasks.Go(f)
+	return true
 }
 
 func (g *Gateway) hostLines(ctx context.Context) []string {

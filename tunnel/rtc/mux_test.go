@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -169,6 +170,21 @@ func TestMuxStrangers(t *testing.T) {
 	}
 	if _, _, err := b.ReadFromAddrPort(make([]byte, 10)); !errors.Is(err, io.EOF) {
 		t.Errorf("reading a closed conn: %v", err)
+	}
+}
+
+// TestMuxNames: what a stranger writes as a user name costs no memory.
+func TestMuxNames(t *testing.T) {
+	for username, want := range map[string]string{
+		"alice:bobby": "alice", "alice": "", ":bobby": "", strings.Repeat("a", 256) + ":x": strings.Repeat("a", 256), strings.Repeat("a", 257) + ":x": "",
+	} {
+		if got := stunUfrag(stunMessage(stunRequest, 1, username)); got != want {
+			t.Errorf("%.20q: %.20q", username, got)
+		}
+	}
+	long := stunMessage(stunRequest, 1, strings.Repeat("a", 4000)+":x")
+	if n := testing.AllocsPerRun(100, func() { stunUfrag(long) }); n != 0 {
+		t.Errorf("%v allocations for a name that is too long", n)
 	}
 }
 

@@ -101,8 +101,8 @@ func (p *Peer) IsRestart(f Fragment) bool {
 	return f.Ufrag != "" && f.Ufrag != p.remote.ufrag
 }
 
-// beginRestart takes the peer's new credentials, or ours if f is nil, and starts
-// the clock. The caller holds restartMu.
+// beginRestart notes that the path is given up and starts the clock. The caller
+// holds restartMu.
 func (p *Peer) beginRestart() error {
 	p.mu.Lock()
 	switch {
@@ -114,8 +114,11 @@ func (p *Peer) beginRestart() error {
 		return tunnel.Errorf(framecodec.CodeConflict, "the peer connection is not connected yet")
 	}
 	p.restarting = true
+	opened := p.opened
 	p.mu.Unlock()
-	p.startDeadline()
+	if opened { // else the clock of the first channel runs, and is not to be put off
+		p.startDeadline()
+	}
 	return nil
 }
 

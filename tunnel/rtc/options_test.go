@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,6 +56,7 @@ func TestFilter(t *testing.T) {
 func TestExternal(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	spawn := func(f func()) bool { wg.Go(f); return true }
 	for text, want := range map[string]string{
 		"203.0.113.7": "203.0.113.7:3478", "203.0.113.7:80": "203.0.113.7:80", "2001:db8::7": "[2001:db8::7]:3478",
 		"[2001:db8::7]:80": "[2001:db8::7]:80", "[2001:db8::7]": "[2001:db8::7]:3478", "::ffff:203.0.113.7": "203.0.113.7:3478",
@@ -64,7 +66,7 @@ func TestExternal(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 			continue
 		}
-		if got := e.addresses(t.Context(), &wg, 3478, time.Now()); len(got) != 1 || got[0].String() != want {
+		if got := e.addresses(t.Context(), spawn, 3478, time.Now()); len(got) != 1 || got[0].String() != want {
 			t.Errorf("%q: %v", text, got)
 		}
 	}
@@ -79,20 +81,75 @@ func TestExternal(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	got := e.addresses(t.Context(), &wg, 3478, now)
+	got := e.addresses(t.Context(), spawn, 3478, now)
 	if !slices.ContainsFunc(got, func(a netip.AddrPort) bool { return a.Addr().IsLoopback() && a.Port() == 99 }) {
 		t.Errorf("localhost: %v", got)
 	}
 	e.mu.Lock()
 	e.found = []netip.Addr{netip.MustParseAddr("192.0.2.1")} // as if it had moved since
 	e.mu.Unlock()
-	if got := e.addresses(t.Context(), &wg, 3478, now.Add(time.Second)); got[0].Addr().String() != "192.0.2.1" {
+	if got := e.addresses(t.Context(), spawn, 3478, now.Add(time.Second)); got[0].Addr().String() != "192.0.2.1" {
 		t.Errorf("looked up again at once: %v", got)
 	}
-	e.addresses(t.Context(), &wg, 3478, now.Add(2*lookupAgain))
+	e.addresses(t.Context(), spawn, 3478, now.Add(2*lookupAgain))
 	eventually(t, 5*time.Second, "the name is looked up again", func() bool {
-		return e.addresses(t.Context(), &wg, 3478, now.Add(2*lookupAgain))[0].Addr().IsLoopback()
+		return e.addresses(t.Context(), spawn, 3478, now.Add(2*lookupAgain))[0].Addr().IsLoopback()
 	})
+}
+
+// TestExternalLookup: all who ask for a name that is not known yet wait for the
+// one look-up, each as long as it likes; nobody waits once something is known.
+func TestExternalLookup(t *testing.T) {
+	checkLeaks(t)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	spawn := func(f func()) bool { wg.Go(f); return true }
+	e, err := parseExternal("gateway.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lookups atomic.Int32
+	answer := make(chan netip.Addr)
+	e.resolve = func(context.Context, string, string) ([]netip.Addr, error) {
+		lookups.Add(1)
+		return []netip.Addr{<-answer}, nil
+	}
+	now := time.Now()
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if got := e.addresses(gone, spawn, 3478, now); len(got) != 0 {
+		t.Errorf("before the look-up: %v", got)
+	}
+	got := make(chan []netip.AddrPort)
+	for range 3 {
+		go func() { got <- e.addresses(t.Context(), spawn, 3478, now) }()
+	}
+	answer <- netip.MustParseAddr("192.0.2.1")
+	for range 3 {
+		if list := <-got; len(list) != 1 || list[0].String() != "192.0.2.1:3478" {
+			t.Errorf("after the first look-up: %v", list)
+		}
+	}
+	if list := e.addresses(t.Context(), spawn, 3478, now.Add(2*lookupAgain)); len(list) != 1 {
+		t.Errorf("during the second look-up: %v", list)
+	}
+	answer <- netip.MustParseAddr("192.0.2.2")
+	eventually(t, 5*time.Second, "the second look-up counts", func() bool {
+		return e.addresses(t.Context(), spawn, 3478, now.Add(2*lookupAgain))[0].Addr() == netip.MustParseAddr("192.0.2.2")
+	})
+	if n := lookups.Load(); n != 2 {
+		t.Errorf("%d look-ups", n)
+	}
+	g := testGateway(t, Options{})
+	g.Close()
+	unknown, err := parseExternal("gateway.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unknown.resolve = e.resolve
+	if list := unknown.addresses(t.Context(), g.spawn, 3478, now); len(list) != 0 || lookups.Load() != 2 {
+		t.Errorf("a closed gateway looks up: %v", list)
+	}
 }
 
 // TestAddresses: what answers show, and that a gateway which would show nothing

@@ -109,6 +109,7 @@ func (p *Peer) Close(code framecodec.Code) {
 	select {
 	case <-p.released:
 	case <-timer.C:
+		p.log().Warn("a peer connection is not released in time", zap.Duration("waited", releaseTime))
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/webrtc/v4"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 )
@@ -122,6 +124,49 @@ func TestRestartTimeout(t *testing.T) {
 	}
 	p.serverEnd.waitEnd(t, 3*time.Second, framecodec.CodeTimeout)
 	p.clientEnd.waitEnd(t, 3*time.Second, framecodec.CodeTimeout)
+}
+
+// TestRestartPutsNothingOff: a peer that restarts instead of opening a channel is
+// ended when its time for that is over.
+func TestRestartPutsNothingOff(t *testing.T) {
+	checkLeaks(t)
+	const limit = 2 * time.Second
+	g := testGateway(t, Options{ConnectTimeout: limit})
+	d := testDialer(DialerConfig{})
+	e := newEnd()
+	id, negotiated := uint16(7), true
+	silent, err := d.newPeer(t.Context(), nil, Handler{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close(framecodec.CodeNormal)
+	if _, err := silent.pc.CreateDataChannel("", &webrtc.DataChannelInit{ID: &id, Negotiated: &negotiated}); err != nil {
+		t.Fatal(err)
+	}
+	offer, err := d.offer(t.Context(), silent, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, answer, err := g.Answer(t.Context(), offer, e.handler())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	clock := p.deadline
+	p.mu.Unlock()
+	if err := silent.Accept(answer); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, limit, "it is connected", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.connected })
+	if _, err := p.Restart(t.Context(), Fragment{Ufrag: "newufrag", Pwd: strings.Repeat("p", 24)}); err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	if p.deadline != clock {
+		t.Error("the restart has wound up the clock of the first channel")
+	}
+	p.mu.Unlock()
+	e.waitEnd(t, 3*limit, framecodec.CodeTimeout)
 }
 
 // TestCandidates: the gateway ignores what peers list, unless told otherwise,

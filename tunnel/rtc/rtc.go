@@ -10,8 +10,9 @@
 // bounded wait of a Channel that is being closed has one. pion has about twelve
 // for each peer connection; Handlers are called from those too.
 //
-// Locks. Peer.mu and Channel.mu are leaves: nothing of pion and no handler is
-// called under them. mux.mu is above muxConn.mu and above the socket's.
+// Locks. Peer.mu and Channel.mu are leaves: no handler and nothing of pion is
+// called under them, but for a stream's buffered amount and its mark, whose lock
+// in pion is a leaf too. mux.mu is above muxConn.mu and above the socket's.
 package rtc
 
 import (

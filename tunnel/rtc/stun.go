@@ -1,8 +1,8 @@
 package rtc
 
 import (
+	"bytes"
 	"encoding/binary"
-	"strings"
 )
 
 // What the demultiplexer reads of STUN (RFC 8489 section 5): the class, the
@@ -43,11 +43,11 @@ func stunUfrag(p []byte) string {
 			return ""
 		}
 		if kind == attrUsername {
-			ufrag, _, ok := strings.Cut(string(rest[4:4+n]), ":")
+			ufrag, _, ok := bytes.Cut(rest[4:4+n], []byte(":"))
 			if !ok || len(ufrag) > 256 {
 				return ""
 			}
-			return ufrag
+			return string(ufrag)
 		}
 		rest = rest[min(4+(n+3)&^3, len(rest)):]
 	}
