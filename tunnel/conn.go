@@ -314,6 +314,9 @@ func (e *connEndpoint) TryWrite(p []byte) (int, error) {
 		}
 		return len(p), nil // until the peer has our end, what it sends is in vain but no fault
 	}
+	if len(p) == 0 {
+		return 0, nil // Read would return nothing, and no error
+	}
 	if e.incoming == nil {
 		e.incoming = newSegment(min(len(p), connBuffer))
 	}

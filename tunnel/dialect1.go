@@ -176,6 +176,7 @@ func (s *Session) onClose1(data []byte) *Error {
 		if code == framecodec.CodeNormal {
 			code = framecodec.CodeTunnelClosed
 		}
+		s.recv.closed = true
 		return &Error{Code: code, Text: framecodec.SafeText(m.Text)}
 	}
 	st := s.known1(m.Conn)

@@ -237,3 +237,14 @@ func TestDialect1EndBeforeConnectionOpened(t *testing.T) {
 		})
 	}
 }
+
+// Without windows there is none to report, however much has come.
+func TestDialect1InfoHasNoWindow(t *testing.T) {
+	r := newRaw(t, tunnel.Dialect1, tunnel.RoleGateway, nil)
+	_ = r.open(1)
+	r.data(1, make([]byte, 300<<10))
+	waitFor(t, func() bool { return r.s.Stream(1).Info().BytesIn == 300<<10 })
+	if i := r.s.Stream(1).Info(); i.Window != 0 || i.Credit != 0 {
+		t.Errorf("window %d, credit %d", i.Window, i.Credit)
+	}
+}

@@ -349,5 +349,6 @@ func (s *Session) onClose2(data []byte) *Error {
 	if code == framecodec.CodeNormal {
 		code = framecodec.CodeTunnelClosed
 	}
+	s.recv.closed = true
 	return &Error{Code: code, Text: framecodec.SafeText(m.Text)}
 }

@@ -44,7 +44,7 @@ func (s *Session) completed(st *Stream) {
 	s.forget(st)
 	s.guard(func() { st.ep.Close(framecodec.CodeNormal) })
 	st.wakeOpening()
-	s.observer.StreamEnded(st, framecodec.CodeNormal, "")
+	s.tellEnded(st, framecodec.CodeNormal, "")
 }
 
 func (st *Stream) wakeOpening() {
@@ -112,7 +112,7 @@ func (s *Session) endStream(st *Stream, end *Error, tell bool) {
 	if opening != nil {
 		close(opening)
 	}
-	s.observer.StreamEnded(st, end.Code, end.Text)
+	s.tellEnded(st, end.Code, end.Text)
 }
 
 // opened is the peer's answer to our Open. It returns false if none was due.
@@ -136,7 +136,7 @@ func (s *Session) opened(st *Stream, window uint64) bool {
 	if opening != nil {
 		close(opening)
 	}
-	s.observer.StreamOpened(st)
+	s.tellOpened(st)
 	return true
 }
 

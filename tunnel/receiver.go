@@ -17,6 +17,7 @@ type recvState struct {
 	numbers    *numbers1
 	told       [32]uint32
 	toldAt     int
+	closed     bool // the peer has ended the session
 
 	helloSeen  atomic.Bool
 	highestOwn atomic.Uint32 // highest number that we have opened
@@ -89,9 +90,9 @@ func (s *Session) carrierGone(err error) *Error {
 }
 
 // fault is the end of the receiver. When the peer broke a rule it is told
-// which; the sender then ends the session.
+// which; the sender then ends the session. A Close of the peer's is not answered.
 func (s *Session) fault(err *Error) *Error {
-	if err.Code != framecodec.CodeProtocolError {
+	if err.Code != framecodec.CodeProtocolError || s.recv.closed {
 		return err
 	}
 	s.Close(err.Code, err.Text)
@@ -207,7 +208,7 @@ func (s *Session) writeStream(st *Stream, f framecodec.Frame) (took int, stalled
 	st.got += uint64(len(p))
 	st.active = coarseNow()
 	n := 0
-	if st.queue.n == 0 && st.ep != nil {
+	if st.queue.n == 0 && st.ep != nil && len(p) > 0 {
 		var broken *Error
 		if n, broken = s.tryWrite(st, p); broken != nil {
 			return len(p), false, broken

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -400,4 +402,108 @@ func TestEdgeDuringRead(t *testing.T) {
 			t.Errorf("%d bytes came", got)
 		}
 	})
+}
+
+// loudObserver panics whenever it is told something of a stream.
+type loudObserver struct{ panics atomic.Int32 }
+
+func (*loudObserver) StreamOpened(*tunnel.Stream)                     { panic("opened") }
+func (*loudObserver) StreamEnded(*tunnel.Stream, tunnel.Code, string) { panic("ended") }
+func (o *loudObserver) Panicked(any, []byte)                          { o.panics.Add(1) }
+
+// An Observer that panics ends its session, and holds up neither the other
+// streams' ends nor who answers one.
+func TestObserverPanics(t *testing.T) {
+	for _, d := range []tunnel.Dialect{tunnel.Dialect1, tunnel.Dialect2} {
+		loud := new(loudObserver)
+		change := func(_, gateway *tunnel.Config) { gateway.Observer = loud }
+		inDuo(t, d, change, func(p *duo) {
+			p.pending = true
+			opened := make(chan error, 3)
+			ends := make([]*handEnd, cap(opened))
+			for i := range ends {
+				ends[i] = new(handEnd)
+				go func() {
+					_, err := p.client.Open(context.Background(), duoTarget, ends[i])
+					opened <- err
+				}()
+			}
+			synctest.Wait()
+			exit := new(handEnd)
+			_ = p.in.Attach(exit, "")
+			answered := 0
+			for range ends {
+				if err := <-opened; err == nil {
+					answered++ // the answer was still sent
+				}
+			}
+			if answered > 1 {
+				t.Errorf("%d streams were answered", answered)
+			}
+			<-p.gateway.Done()
+			if got := tunnel.CodeOf(p.gateway.Err()); got != internal {
+				t.Errorf("the session: %v", p.gateway.Err())
+			}
+			exit.read(func() {
+				if !exit.closed {
+					t.Error("the exit was not closed")
+				}
+			})
+			if n := p.gateway.Stats().Streams; n != 0 {
+				t.Errorf("%d streams are left", n)
+			}
+			if n := loud.panics.Load(); n != 4 {
+				t.Errorf("%d panics were told, want 4: one of the answer, one of each end", n)
+			}
+		})
+	}
+}
+
+// Data frames may be empty. They are nothing to whom reads: a Read that returned
+// nothing for each would look broken to package bufio.
+func TestEmptyFrames(t *testing.T) {
+	for _, d := range []tunnel.Dialect{tunnel.Dialect1, tunnel.Dialect2} {
+		t.Run(string('0'+rune(d)), func(t *testing.T) {
+			r := newRaw(t, d, tunnel.RoleGateway, nil)
+			r.greet()
+			conn := r.open(1)
+			before := r.s.Stats().FramesIn
+			for range 3 {
+				r.write(framecodec.AppendFrame(nil, 1, r.sent[1], nil))
+			}
+			waitFor(t, func() bool { return r.s.Stats().FramesIn == before+3 })
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			if n, err := conn.Read(make([]byte, 8)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("read %d bytes, %v, and nothing has come", n, err)
+			}
+			r.exchange(1, conn)
+		})
+	}
+	_, ep := newConn()
+	if n, err := ep.TryWrite(nil); n != 0 || err != nil {
+		t.Errorf("TryWrite of nothing: %d, %v", n, err)
+	}
+}
+
+// A Close is not answered, whatever its code: not with protocol_error either,
+// which is what a session says of its own accord when the peer breaks a rule.
+func TestCloseIsNotAnswered(t *testing.T) {
+	for d, m := range map[tunnel.Dialect]message{
+		tunnel.Dialect1: framecodec.CloseConnection{Reason: framecodec.ReasonProtocolError, Text: []byte("you")},
+		tunnel.Dialect2: framecodec.Close{Code: framecodec.CodeProtocolError, Text: []byte("you")},
+	} {
+		t.Run(string('0'+rune(d)), func(t *testing.T) {
+			r := newRaw(t, d, tunnel.RoleGateway, nil)
+			r.greet()
+			r.send(m)
+			for msg, data, ok := r.nextControl(); ok; msg, data, ok = r.nextControl() {
+				if msg != framecodec.MsgPing { // of the greeting
+					t.Errorf("answered with %v %q", msg, data)
+				}
+			}
+			if err := r.s.Err(); tunnel.CodeOf(err) != framecodec.CodeProtocolError {
+				t.Errorf("the session ended with %v", err)
+			}
+		})
+	}
 }

@@ -75,7 +75,7 @@ func (c Config) withDefaults() Config {
 
 // Observer is told what happens. The methods are called without any lock held,
 // must not block, and must not call back into the stream's Session except for
-// reading.
+// reading. A panic in one of the first two ends the session.
 type Observer interface {
 	StreamOpened(st *Stream)                        // answered, on either side
 	StreamEnded(st *Stream, code Code, text string) // once for each stream, answered or not
@@ -204,13 +204,26 @@ func (s *Session) run(loop func() *Error) {
 
 // guard turns a panic of f into the end of this session and of nothing else.
 func (s *Session) guard(f func()) {
-	defer func() {
-		if v := recover(); v != nil {
-			s.observer.Panicked(v, debug.Stack())
-			s.end(&Error{Code: framecodec.CodeInternal, Text: "the session failed"})
-		}
-	}()
+	defer s.recovered()
 	f()
+}
+
+// recovered is deferred around every call into code that is not the engine's.
+func (s *Session) recovered() {
+	if v := recover(); v != nil {
+		s.observer.Panicked(v, debug.Stack())
+		s.end(&Error{Code: framecodec.CodeInternal, Text: "the session failed"})
+	}
+}
+
+func (s *Session) tellOpened(st *Stream) {
+	defer s.recovered()
+	s.observer.StreamOpened(st)
+}
+
+func (s *Session) tellEnded(st *Stream, code Code, text string) {
+	defer s.recovered()
+	s.observer.StreamEnded(st, code, text)
 }
 
 // Ready is closed when streams can be used: both Hellos have passed.
@@ -362,7 +375,7 @@ func (s *Session) end(err *Error) {
 	for _, st := range s.everyStream() {
 		s.endStream(st, err, false)
 	}
-	_ = s.carrier.Close(err.Code) // it is gone either way
+	s.guard(func() { _ = s.carrier.Close(err.Code) }) // it is gone either way
 }
 
 // everyStream lists all streams, those without a number too.

@@ -127,7 +127,7 @@ func (st *Stream) attach(ep Endpoint, address string) error {
 		return err
 	}
 	if answered {
-		st.s.observer.StreamOpened(st)
+		st.s.tellOpened(st)
 	}
 	return nil
 }
@@ -214,8 +214,8 @@ type StreamInfo struct {
 	BytesIn   uint64        `json:"bytes_in"`  // payload from the peer
 	BytesOut  uint64        `json:"bytes_out"` // payload to the peer
 	Queued    int           `json:"queued"`    // received and not yet delivered
-	Window    uint64        `json:"window"`    // what the peer may still send
-	Credit    uint64        `json:"credit"`    // what we may still send
+	Window    uint64        `json:"window"`    // what the peer may still send; 0 in dialect 1
+	Credit    uint64        `json:"credit"`    // what we may still send; likewise
 	Age       time.Duration `json:"-"`
 	Idle      time.Duration `json:"-"` // since a byte moved; coarse
 }
@@ -225,11 +225,15 @@ func (st *Stream) Info() StreamInfo {
 	at := now()
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	var window, credit uint64
+	if !st.s.d1 {
+		window, credit = st.granted-st.got, st.limit-st.sent
+	}
 	return StreamInfo{
 		ID: st.num, Target: st.target.String(), Entry: st.entry, Opened: st.state.opened,
 		Sending: st.state.send == halfOpen, Receiving: st.state.recv == halfOpen,
 		BytesIn: st.got, BytesOut: st.sent, Queued: st.queue.n,
-		Window: st.granted - st.got, Credit: st.limit - st.sent,
+		Window: window, Credit: credit,
 		Age: at - st.since, Idle: max(at-st.active, 0),
 	}
 }
