@@ -146,8 +146,7 @@ func (m *mux) read() {
 		case errors.Is(err, net.ErrClosed), errors.Is(err, io.EOF):
 			return
 		default:
-			// Windows tells here that an earlier packet met a closed port.
-			time.Sleep(pause)
+			time.Sleep(pause) // the system is short of something
 			pause = min(2*pause, maxReadPause)
 		}
 	}

@@ -82,10 +82,14 @@ func (s *Socket) AddrPort() netip.AddrPort { return s.local }
 
 // ReadFromAddrPort reads one packet that may pass: STUN, or of a sender with a
 // checked pair. Sender addresses of IPv4 are never in their IPv6-mapped form. A
-// packet longer than p is cut.
+// packet longer than p is cut (Windows: dropped). An error is the socket's.
 func (s *Socket) ReadFromAddrPort(p []byte) (int, netip.AddrPort, error) {
 	for {
 		n, from, err := s.conn.ReadFromUDPAddrPort(p)
+		if err != nil && ofPacket(err) {
+			s.dropped.Add(1)
+			continue
+		}
 		if err != nil {
 			return n, from, err
 		}

@@ -123,6 +123,27 @@ func TestPairs(t *testing.T) {
 	}
 }
 
+// TestLongPacket: what is longer than the buffer harms nothing behind it.
+func TestLongPacket(t *testing.T) {
+	s, stranger := listen(t, "udp", anyPort, Config{}), plain(t)
+	send(t, stranger, s, append(stun(1), make([]byte, 2000)...))
+	send(t, stranger, s, append(stun(2), 'x'))
+	buf := make([]byte, 100)
+	for _, want := range []int{len(buf), 21} {
+		n, _, err := s.ReadFromAddrPort(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n != want && runtime.GOOS != "windows" {
+			t.Errorf("read %d bytes, want %d", n, want)
+		}
+		if n == 21 {
+			return
+		}
+	}
+	t.Error("the packet behind the long one was not read")
+}
+
 // TestMapped: an address of IPv4 is never seen in its mapped form, and may be
 // given in it, whatever the socket is bound to.
 func TestMapped(t *testing.T) {
