@@ -21,7 +21,7 @@ var errNotLoopback = errors.New("SOCKS5 without users serves this machine only")
 // serveSOCKS reads a SOCKS5 request, opens the stream, and replies before the
 // first byte of data.
 func (e *Entry) serveSOCKS(cx *layer4.Connection) error {
-	if !isLoopback(cx.RemoteAddr()) {
+	if !fromLoopback(cx) {
 		e.hub.warnClient("remote "+e.Remote, "SOCKS5 client refused", zap.String("remote", e.Remote), zap.Stringer("client", cx.RemoteAddr()), zap.NamedError("reason", errNotLoopback))
 		return nil
 	}
@@ -82,6 +82,27 @@ func (e *Entry) reply(cx *layer4.Connection, r socks5.Reply) bool {
 	_, err := cx.Write(socks5.AppendReply(nil, r, netip.AddrPort{}))
 	_ = cx.SetWriteDeadline(time.Time{})
 	return err == nil
+}
+
+// fromLoopback reports whether a connection comes from this machine, at every
+// layer that can be seen: a PROXY header is what its sender says of itself.
+func fromLoopback(c net.Conn) bool {
+	for c != nil {
+		if !isLoopback(c.RemoteAddr()) {
+			return false
+		}
+		switch inner := c.(type) {
+		case *layer4.Connection:
+			c = inner.Conn
+		case interface{ NetConn() net.Conn }: // TLS, for one
+			c = inner.NetConn()
+		case interface{ Raw() net.Conn }: // PROXY protocol
+			c = inner.Raw()
+		default:
+			return true
+		}
+	}
+	return true
 }
 
 // isLoopback reports whether a peer is on this machine.

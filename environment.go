@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
@@ -74,6 +75,13 @@ type listenAddress struct{ network, address string }
 
 // String returns the form of the configuration, such as udp/:3478.
 func (l listenAddress) String() string { return l.network + "/" + l.address }
+
+// port returns the port, 0 if it is not known.
+func (l listenAddress) port() int {
+	_, text, _ := net.SplitHostPort(l.address) // without a port it is 0
+	port, _ := strconv.Atoi(text)
+	return port
+}
 
 func (l listenAddress) loopback() bool {
 	host, _, err := net.SplitHostPort(l.address)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -99,6 +100,9 @@ func (h *hub) endpoint(name string) *endpointState {
 // called by Start for configurations with an endpoint.
 func (h *hub) open(env *environment) error {
 	socket, err := h.openSocket(env)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return h.portInUse(err)
+	}
 	if err != nil || socket == nil {
 		return err
 	}
@@ -121,10 +125,6 @@ func (h *hub) openSocket(env *environment) (*udp.Socket, error) {
 		return nil, err
 	}
 	socket, err := udp.Listen(env.ctx, h.listen.network, h.listen.address, udp.Config{})
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s is in use by another program (3478 is also the port of TURN servers such as coturn): "+
-			"choose another one with the option listen of webrtc_tunnel, such as listen udp/:3479: %w", h.listen, err)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("opening %s (option listen of webrtc_tunnel): %w", h.listen, err)
 	}
@@ -134,6 +134,21 @@ func (h *hub) openSocket(env *environment) (*udp.Socket, error) {
 	}
 	h.net = transport{socket, gw}
 	return socket, nil
+}
+
+// portInUse says what to do about a port that somebody has.
+func (h *hub) portInUse(err error) error {
+	for _, other := range runningHubs() {
+		other.mu.Lock()
+		socket := other.net.socket
+		other.mu.Unlock()
+		if other != h && socket != nil && socket.LocalAddr().(*net.UDPAddr).Port == h.listen.port() {
+			return fmt.Errorf("%s is in use by the configuration that runs now, as listen %s: a reload opens the new socket before it closes the old one, "+
+				"so choose another port, or restart Caddy: %w", h.listen, other.listen, err)
+		}
+	}
+	return fmt.Errorf("%s is in use by another program (3478 is also the port of TURN servers such as coturn): "+
+		"choose another one with the option listen of webrtc_tunnel, such as listen udp/:3479: %w", h.listen, err)
 }
 
 // runLocked starts the hub's goroutines (clock, events, reactor), once.

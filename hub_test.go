@@ -5,12 +5,14 @@ import (
 	"net"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/mholt/caddy-l4/layer4"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
@@ -149,6 +151,40 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
+// TestPortOfTheRunningConfiguration: listen is written another way, on the same
+// port.
+func TestPortOfTheRunningConfiguration(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	free, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := free.LocalAddr().(*net.UDPAddr).Port
+	free.Close()
+	var hubs []*hub
+	for _, host := range []string{"127.0.0.1", ""} {
+		h, err := acquireHub(listenAddress{"udp", net.JoinHostPort(host, strconv.Itoa(port))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		hubs = append(hubs, h)
+	}
+	if err := hubs[0].open(testEnvironment(t, "gw")); err != nil {
+		t.Fatal(err)
+	}
+	env := testEnvironment(t, "gw")
+	env.gateway.Loopback = false
+	err = hubs[1].open(env)
+	if err == nil || !strings.Contains(err.Error(), "by the configuration that runs now, as listen "+hubs[0].listen.String()) {
+		t.Errorf("error %v does not say who has the port", err)
+	}
+	for _, h := range hubs {
+		if _, err := hubPool.Delete(h.listen); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestNeverStarted: a hub of `caddy validate` has nothing to end.
 func TestNeverStarted(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
@@ -241,6 +277,42 @@ func TestSOCKSClientsOfThisMachine(t *testing.T) {
 		}
 	}
 }
+
+// TestSOCKSClientsBehindAHeader: what a PROXY header claims makes nobody local.
+func TestSOCKSClientsBehindAHeader(t *testing.T) {
+	here, afar := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}
+	for name, test := range map[string]struct {
+		says, is net.Addr
+		want     bool
+	}{
+		"here":                    {here, here, true},
+		"here, for somebody afar": {afar, here, false},
+		"afar, and says here":     {here, afar, false},
+	} {
+		real := layer4.WrapConnection(addressed{remote: test.is}, nil, zap.NewNop())
+		if got := fromLoopback(layer4.WrapConnection(claimed{addressed{remote: test.says}, real}, nil, zap.NewNop())); got != test.want {
+			t.Errorf("%s: served %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+// addressed is a connection of which only the address is asked.
+type addressed struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (a addressed) RemoteAddr() net.Addr { return a.remote }
+func (a addressed) LocalAddr() net.Addr  { return a.remote }
+
+// claimed is a connection with the address of a PROXY header, as go-proxyproto
+// makes them.
+type claimed struct {
+	addressed
+	real net.Conn
+}
+
+func (c claimed) Raw() net.Conn { return c.real }
 
 type textAddr string
 

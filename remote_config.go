@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/culvertgate/culvert/tunnel"
 )
@@ -125,6 +126,12 @@ func expandHeader(header map[string]string) (http.Header, error) {
 		expanded, err := repl.ReplaceOrErr(value, true, true)
 		if err != nil {
 			return nil, fmt.Errorf("header %s: %w", name, err)
+		}
+		switch { // the value may be a secret: it is not shown
+		case !httpguts.ValidHeaderFieldName(name):
+			return nil, fmt.Errorf("header %q: this cannot name a header", name)
+		case !httpguts.ValidHeaderFieldValue(expanded):
+			return nil, fmt.Errorf("header %s: the value cannot stand in a header: is it more than one line?", name)
 		}
 		h.Set(name, expanded)
 	}
