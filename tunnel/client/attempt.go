@@ -53,6 +53,14 @@ func (a *attempt) reach(p *rtc.Peer, step Step) {
 	}
 }
 
+// stop keeps the step at which an attempt has failed: what is then released may
+// still get further.
+func (a *attempt) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.over = true
+}
+
 // finish ends the last step, with an error or without.
 func (a *attempt) finish(err error) error {
 	a.mu.Lock()

@@ -159,12 +159,17 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// maxHeader bounds the header of an answer, in bytes: the many servers of a long
+// Link list fit.
+const maxHeader = 256 << 10
+
 // newTransport makes the transport of one Remote or Tunnel, so that its idle
 // connections can be closed with it.
 func newTransport(cfg *tls.Config) *http.Transport {
 	if cfg == nil {
 		cfg = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
+	cfg = cfg.Clone() // net/http writes its protocols into it
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		TLSClientConfig:     cfg,
@@ -172,6 +177,8 @@ func newTransport(cfg *tls.Config) *http.Transport {
 		TLSHandshakeTimeout: 10 * time.Second,
 		IdleConnTimeout:     30 * time.Second,
 		MaxIdleConnsPerHost: 2,
+
+		MaxResponseHeaderBytes: maxHeader,
 	}
 }
 

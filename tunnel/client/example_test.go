@@ -19,7 +19,10 @@ func ExampleRemote_DialContext() {
 	})
 	defer remote.Close()
 	web := &http.Client{Transport: &http.Transport{DialContext: remote.DialContext}}
-	_ = web
+	if res, err := web.Get("http://intranet.example/"); err == nil {
+		fmt.Println(res.Status)
+		_ = res.Body.Close()
+	}
 }
 
 func ExampleConfig_Validate() {

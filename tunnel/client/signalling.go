@@ -62,9 +62,9 @@ func (t *Tunnel) trickle(ctx context.Context) {
 
 // renew starts the identity's time anew and returns how long it lasts.
 func (t *Tunnel) renew(ctx context.Context) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, patchTime)
+	bounded, cancel := context.WithTimeout(ctx, patchTime)
 	defer cancel()
-	left, err := t.remote.Renew(ctx)
+	left, err := t.remote.Renew(bounded)
 	if err != nil && ctx.Err() == nil {
 		t.cfg.Logger().Warn("the gateway did not renew this identity's time; the tunnel ends with it", zap.String("gateway", t.url), zap.Error(err))
 	}
@@ -114,17 +114,21 @@ func (t *Tunnel) restart(ctx context.Context) {
 	if !t.remote.CanTrickle() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, patchTime)
+	bounded, cancel := context.WithTimeout(ctx, patchTime)
 	defer cancel()
 	t.cfg.closeIdle() // connections of the network that is gone
-	f, err := t.peer.OfferRestart(ctx)
+	f, err := t.peer.OfferRestart(bounded)
 	if err != nil {
 		t.cfg.Logger().Debug("no ICE restart", zap.String("gateway", t.url), zap.Error(err))
 		return
 	}
-	answer, err := t.askRestart(ctx, f)
+	t.pathUp.Store(false) // given up, until the new one is told of
+	answer, err := t.askRestart(bounded, f)
 	if err == nil {
 		err = t.peer.AcceptRestart(answer)
+	}
+	if err != nil && ctx.Err() != nil {
+		return // the tunnel has ended meanwhile
 	}
 	if err != nil {
 		t.cfg.Logger().Info("the ICE restart failed", zap.String("gateway", t.url), zap.Error(err))

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -118,9 +119,18 @@ func signalHint(err error) string {
 	}
 }
 
+// several are the errors of attempts at more than one URL.
+type several interface {
+	error
+	Unwrap() []error
+}
+
 // temporary reports whether the same attempt may succeed later without anybody
-// changing a configuration or a credential.
+// changing a configuration or a credential: with one of the URLs is enough.
 func temporary(err error) bool {
+	if list, ok := errors.AsType[several](err); ok {
+		return slices.ContainsFunc(list.Unwrap(), temporary)
+	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return false
 	}
@@ -130,8 +140,16 @@ func temporary(err error) bool {
 	return tunnel.CodeOf(err).Retryable()
 }
 
-// retryAfter returns how long the gateway asked to wait, 0 if it did not.
+// retryAfter returns how long the gateway asked to wait, 0 if it did not; of
+// several gateways the longest time, since the next attempt begins with all.
 func retryAfter(err error) time.Duration {
+	if list, ok := errors.AsType[several](err); ok {
+		var longest time.Duration
+		for _, e := range list.Unwrap() {
+			longest = max(longest, retryAfter(e))
+		}
+		return longest
+	}
 	if answer, ok := errors.AsType[*signal.ResponseError](err); ok {
 		return answer.RetryAfter
 	}

@@ -80,6 +80,7 @@ func (t *Tunnel) connect(ctx context.Context, a *attempt) error {
 		return err
 	}
 	if err := t.exchange(ctx, a, offer); err != nil {
+		a.stop()
 		if t.session != nil {
 			t.endSession(asError(err))
 		}

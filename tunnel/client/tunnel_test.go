@@ -279,6 +279,9 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	exchange(t, conn, 1000)
+	if len(cfg.TLS.NextProtos) != 0 {
+		t.Errorf("the caller's configuration was changed: %q", cfg.TLS.NextProtos)
+	}
 }
 
 func TestGatewayEndsTheTunnel(t *testing.T) {
@@ -552,6 +555,35 @@ func TestFailedRestartEndsTheTunnel(t *testing.T) {
 	_ = tun.Close()
 	if g.Seen("DELETE /s/") != 1 {
 		t.Errorf("%d DELETE, want 1", g.Seen("DELETE /s/"))
+	}
+}
+
+// TestCloseDuringRestart: the old path is gone and the new one not there, so that
+// the gateway is told by DELETE.
+func TestCloseDuringRestart(t *testing.T) {
+	t.Parallel()
+	g := gatewaykit.New(t)
+	tun := dialTest(t, configFor(g))
+	asked := make(chan struct{})
+	g.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPatch {
+			return false
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		close(asked)
+		<-r.Context().Done()
+		return true
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { tun.restart(ctx) })
+	<-asked
+	tun.shut(framecodec.CodeTunnelClosed, "closed by the test")
+	<-tun.gone
+	cancel()
+	wg.Wait()
+	if tunnel.CodeOf(tun.Err()) != framecodec.CodeTunnelClosed || g.Seen("DELETE /s/") != 1 {
+		t.Errorf("Err = %v, %d DELETE, want tunnel_closed and 1", tun.Err(), g.Seen("DELETE /s/"))
 	}
 }
 

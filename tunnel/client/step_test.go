@@ -1,0 +1,56 @@
+package client
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/signal"
+)
+
+// TestTemporary holds which failures are waited out, also among several URLs.
+func TestTemporary(t *testing.T) {
+	t.Parallel()
+	answer := func(status int, code tunnel.Code, after time.Duration) error {
+		return &StepError{Err: &signal.ResponseError{Status: status, RetryAfter: after, Err: &tunnel.Error{Code: code}}}
+	}
+	untrusted := &StepError{Err: &tunnel.Error{Code: framecodec.CodeUnreachable, Err: &tls.CertificateVerificationError{Err: errors.New("x")}}}
+	refused := &StepError{Err: &tunnel.Error{Code: framecodec.CodeRefused}}
+	denied := answer(401, framecodec.CodeUnauthenticated, 0)
+	busy := answer(503, framecodec.CodeOverloaded, 7*time.Second)
+	all := func(list ...error) error { return fmt.Errorf("all: %w", errors.Join(list...)) }
+	for _, tt := range []struct {
+		err   error
+		want  bool
+		after time.Duration
+	}{
+		{untrusted, false, 0},
+		{denied, false, 0},
+		{refused, true, 0},
+		{busy, true, 7 * time.Second},
+		{all(untrusted, denied), false, 0},
+		{all(untrusted, refused), true, 0},
+		{all(denied, busy, answer(429, framecodec.CodeTooManyTunnels, time.Second)), true, 7 * time.Second},
+	} {
+		if got, after := temporary(tt.err), retryAfter(tt.err); got != tt.want || after != tt.after {
+			t.Errorf("%v: temporary %v after %v, want %v after %v", tt.err, got, after, tt.want, tt.after)
+		}
+	}
+}
+
+// TestStepOfAFailure: what is released may still get further.
+func TestStepOfAFailure(t *testing.T) {
+	t.Parallel()
+	a := &attempt{progress: func(Progress) {}}
+	a.enter(StepICE, "")
+	a.stop()
+	a.enter(StepDTLS, "")
+	var e *StepError
+	if err := a.finish(errors.New("not done in time")); !errors.As(err, &e) || e.Step != StepICE {
+		t.Errorf("failed with %v, want the step ice", err)
+	}
+}
