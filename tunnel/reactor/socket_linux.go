@@ -41,6 +41,7 @@ type socket struct {
 	wants    atomic.Bool // a write took less than all: Writable is owed
 	finished atomic.Bool // CloseWrite was called
 	bound    bool
+	deaf     bool // epoll did not take it: nothing is ever told of it
 	stream   bool // TCP: may be reset
 }
 
@@ -127,6 +128,7 @@ func (s *socket) Bind(ready tunnel.Readiness) {
 	s.bound = true
 	s.key = s.poll.sockets.add(s)
 	if err := s.poll.add(s); err != nil {
+		s.deaf = true
 		_ = s.fail(errnoOf(err)) // told by the next TryRead or TryWrite
 		s.poll.r.later(func() { s.tell(true, true) })
 		return
@@ -184,8 +186,10 @@ func (s *socket) TryRead(p []byte) (int, error) {
 		switch {
 		case err == unix.EINTR:
 			continue
-		case err == unix.EAGAIN:
+		case err == unix.EAGAIN && !s.deaf:
 			return 0, tunnel.ErrWouldBlock
+		case err == unix.EAGAIN:
+			return 0, syscall.Errno(s.failed.Load())
 		case err != nil:
 			return 0, s.fail(errnoOf(err))
 		case n == 0:

@@ -185,3 +185,21 @@ func TestEdgeBeforePrefix(t *testing.T) {
 		t.Errorf("%d closed sockets are still in the table", len(left))
 	}
 }
+
+// TestUnwatchedSocketFails: a socket that epoll does not take (there may be too
+// many watches) is never told of again, so it must not look as if it were idle.
+func TestUnwatchedSocketFails(t *testing.T) {
+	noLeaks(t)
+	r := newReactor(t)
+	ours, theirs := tcpPair(t)
+	defer theirs.Close()
+	ep := adopt(t, r, ours, nil)
+	r.poll.control.Lock()
+	r.poll.closed = true
+	r.poll.control.Unlock()
+	s := newStream(ep)
+	if n, err := s.Read(make([]byte, 8)); n != 0 || err == nil || errors.Is(err, errLost) {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	ep.Close(framecodec.CodeInternal)
+}
