@@ -155,6 +155,12 @@ func socksRequest(t *testing.T, host string, port uint16) (net.Conn, socks5.Repl
 	if err != nil {
 		t.Fatal(err)
 	}
+	return c, socksHandshake(t, c, host, port)
+}
+
+// socksHandshake does it on a connection, which is closed with the test.
+func socksHandshake(t *testing.T, c net.Conn, host string, port uint16) socks5.Reply {
+	t.Helper()
 	t.Cleanup(func() { c.Close() })
 	if err := c.SetDeadline(time.Now().Add(2 * long)); err != nil {
 		t.Fatal(err)
@@ -177,7 +183,7 @@ func socksRequest(t *testing.T, host string, port uint16) (net.Conn, socks5.Repl
 	if !bytes.Equal(answer[:3], []byte{5, 0, 5}) || !bytes.Equal(answer[4:], []byte{0, 1, 0, 0, 0, 0, 0, 0}) {
 		t.Errorf("answer % x is not that of RFC 1928", answer)
 	}
-	return c, socks5.Reply(answer[3])
+	return socks5.Reply(answer[3])
 }
 
 // TestSOCKS has the reply for each outcome of an open; names reach the gateway

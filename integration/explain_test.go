@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -12,61 +11,75 @@ import (
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
-	"github.com/culvertgate/culvert/socks5"
-	"github.com/culvertgate/culvert/tunnel"
-	"github.com/culvertgate/culvert/tunnel/rtc"
+	"github.com/culvertgate/culvert/internal/testkit"
 )
 
 // explained is what explain tells of a target.
 type explained struct {
 	Allowed   bool
-	Code      string
+	Code      framecodec.Code
 	Reason    string
-	Rule      struct{ List, Position string }
+	Rule      struct{ List, Text, Position string }
 	Addresses []struct{ Address string }
 }
 
-func explain(t *testing.T, identity, target string) explained {
+func explain(t *testing.T, identity, target string, groups ...string) explained {
 	t.Helper()
-	request, err := json.Marshal(map[string]any{"endpoint": "gw", "identity": identity, "target": target})
+	var got explained
+	if status := admin(t, http.MethodPost, "/webrtc_tunnel/explain", question(t, identity, target, groups), &got); status != http.StatusOK {
+		t.Fatalf("explain %s: status %d", target, status)
+	}
+	return got
+}
+
+// question is the body of a request to explain.
+func question(t *testing.T, identity, target string, groups []string) string {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{"endpoint": "gw", "identity": identity, "groups": groups, "target": target})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got explained
-	if status := admin(t, http.MethodPost, "/webrtc_tunnel/explain", string(request), &got); status != http.StatusOK {
-		t.Fatalf("explain %s: status %d", request, status)
-	}
-	return got
+	return string(body)
 }
 
 // TestExplainIsWhatOpensDo: over generated policies, each target that explain
 // allows is reached by every path that can name it, and each that it refuses is
 // refused by all of them with the same code.
 func TestExplainIsWhatOpensDo(t *testing.T) {
-	echo := netAddr(t)
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 1))
 	t.Logf("seed %d", seed)
-	start(t, global(remoteHere, entries("named")))
-	for round := range 12 {
-		rules, targets := generate(rng, echo)
-		config := global(remoteHere+" {\nheader X-User alice\n}", entries("named")) + users(rules)
-		if err := load(config); err != nil {
-			t.Fatalf("round %d: %v\n%s", round, err, config)
+	w := newPaths(t, netAddr(t))
+	config := func(rules string) string {
+		return global(remoteHere+" {\nheader X-User alice\nheader X-Groups ops\n}", w.entries()) + users(rules)
+	}
+	var codes = map[framecodec.Code]int{}
+	for round := range 6 {
+		rules := w.generate(rng)
+		if round == 0 {
+			start(t, config(rules))
+		} else if err := load(config(rules)); err != nil {
+			t.Fatalf("round %d: %v\n%s", round, err, rules)
 		}
-		p := connect(t, siteURL, user("alice"))
-		for _, target := range targets {
-			want := explain(t, "alice", target)
-			if len(want.Reason) == 0 {
-				t.Errorf("no reason for %s", target)
+		w.connect(t)
+		for _, target := range w.targets {
+			want := explain(t, "alice", target, "ops")
+			codes[want.Code]++
+			if want.Reason == "" || want.Allowed != (want.Code == framecodec.CodeNormal) {
+				t.Errorf("%s: explain says %+v", target, want)
 			}
-			for path, got := range openAll(t, p, target) {
-				if got != want.Code {
-					t.Errorf("round %d, %s by %s: %s, explain says %s (%s)\n%s", round, target, path, got, want.Code, want.Reason, rules)
+			for path, got := range w.openAll(t, target) {
+				if got.outcome != got.expressed(want.Code) {
+					t.Errorf("round %d, %s by %s: %s, explain says %v (%s)\n%s", round, target, path, got.outcome, want.Code, want.Reason, rules)
 				}
 			}
 		}
-		p.close()
+		w.close()
+	}
+	for _, c := range []framecodec.Code{framecodec.CodeNormal, framecodec.CodeNotAllowed} {
+		if codes[c] < 10 {
+			t.Errorf("only %d of the targets were %v: the policies say little", codes[c], c)
+		}
 	}
 }
 
@@ -80,130 +93,66 @@ func netAddr(t *testing.T) (port string) {
 	return port
 }
 
-// generate makes rules and targets, all about a few loopback addresses.
-func generate(rng *rand.Rand, port string) (rules string, targets []string) {
+// names are what the test's DNS server knows. Nothing may lead to an address
+// that is neither refused nor of this machine.
+var names = map[string][]string{
+	"one.example.":      {"127.0.0.1"},
+	"two.example.":      {"127.0.0.2", "127.0.0.3"},
+	"deep.sub.example.": {"127.0.0.2"},
+	"private.example.":  {"10.11.12.13"},
+	"mixed.example.":    {"127.0.0.1", "10.11.12.13"},
+}
+
+// newPaths makes what the rounds have in common: targets, a DNS server, and a
+// listener for each target that leads to nothing else.
+func newPaths(t *testing.T, port string) *paths {
+	w := &paths{port: port, dns: startDNS(t, names), listeners: map[string]string{}}
+	w.targets = []string{
+		"named", "ops", "byname", "pair", "nosuch",
+		"tcp/127.0.0.1:2999", "tcp/[::ffff:127.0.0.2]:" + port, "tcp/0x7f000001:" + port, "tcp/127.1:" + port, "tcp/10.11.12.13:" + port,
+	}
+	for _, host := range []string{
+		"127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "one.example", "two.example", "deep.sub.example", "private.example", "mixed.example",
+		"nowhere.example", "ONE.Example.", "localhost",
+	} {
+		w.targets = append(w.targets, "tcp/"+net.JoinHostPort(host, port))
+	}
+	for _, target := range w.targets {
+		w.listeners[target] = testkit.FreeTCP(t)
+	}
+	return w
+}
+
+// generate makes rules, all about a few loopback addresses and names.
+func (w *paths) generate(rng *rand.Rand) string {
+	pick := func(of ...string) string { return of[rng.IntN(len(of))] }
 	host := func() string { return fmt.Sprintf("127.0.0.%d", 1+rng.IntN(4)) }
 	who := func() string {
-		return []string{"", " {\nusers alice\n}", " {\nusers bob\n}"}[rng.IntN(3)]
+		return pick("", "", " {\nusers alice\n}", " {\nusers bob\n}", " {\ngroups ops\n}", " {\ngroups dev\nusers carol\n}")
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "target named tcp/%s:%s%s\n", host(), port, who())
-	b.WriteString("dynamic {\n")
-	for range 1 + rng.IntN(4) {
-		switch rng.IntN(4) {
+	fmt.Fprintf(&b, "groups {http.request.header.X-Groups}\ndialects 1 2\ndefault_target named\nlimits {\ntunnels_per_identity 64\n}\n")
+	fmt.Fprintf(&b, "target named tcp/%s:%s%s\n", host(), w.port, who())
+	fmt.Fprintf(&b, "target ops tcp/%s:%s {\ngroups %s\n}\n", host(), w.port, pick("ops", "dev"))
+	fmt.Fprintf(&b, "target byname tcp/%s:%s\n", pick("one.example", "nowhere.example", "localhost"), w.port)
+	fmt.Fprintf(&b, "target pair tcp/127.0.0.5:1 tcp/%s:%s%s\n", host(), w.port, who())
+	fmt.Fprintf(&b, "dynamic {\nresolver %s\n", w.dns)
+	for range 2 + rng.IntN(6) {
+		switch rng.IntN(8) {
 		case 0:
-			fmt.Fprintf(&b, "deny %s%s\n", host(), who())
-		case 1:
-			fmt.Fprintf(&b, "allow tcp/127.0.0.0/30:%s%s\n", port, who())
+			fmt.Fprintf(&b, "deny %s%s\n", pick(host(), "two.example", "*.sub.example", "tcp/*.example:"+w.port), who())
+		case 1, 2:
+			fmt.Fprintf(&b, "allow tcp/127.0.0.0/30:%s%s\n", w.port, who())
+		case 3:
+			fmt.Fprintf(&b, "allow tcp/*:%s%s\n", w.port, who())
+		case 4, 5:
+			fmt.Fprintf(&b, "allow tcp/%s:%s%s\n", pick("one.example", "*.example", "*.sub.example", "mixed.example", "nowhere.example", "deep.sub.example"), w.port, who())
+		case 6:
+			fmt.Fprintf(&b, "allow tcp/*.sub.example:%s private%s\n", w.port, who())
 		default:
-			fmt.Fprintf(&b, "allow tcp/%s:%s%s\n", host(), port, who())
+			fmt.Fprintf(&b, "allow tcp/%s:%s%s\n", host(), w.port, who())
 		}
 	}
 	b.WriteString("}\n")
-	targets = []string{"named", "tcp/127.0.0.1:2999", "tcp/[::ffff:127.0.0.2]:" + port, "tcp/0x7f000001:" + port, "tcp/127.1:" + port}
-	for i := 1; i <= 4; i++ {
-		targets = append(targets, fmt.Sprintf("tcp/127.0.0.%d:%s", i, port))
-	}
-	return b.String(), targets
-}
-
-// openAll opens a target in every way there is and returns the code of each.
-func openAll(t *testing.T, p *peer, target string) map[string]string {
-	t.Helper()
-	codes := map[string]string{}
-	c, err := p.open(target)
-	if err == nil {
-		err = pingPong(c)
-		c.Close()
-	}
-	codes["a stream"] = tunnel.CodeOf(err).String()
-	parsed, err := tunnel.ParseTarget(target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if parsed.Named() {
-		codes["a raw channel"] = rawCode(t, target)
-		return codes
-	}
-	conn, reply := socksRequest(t, parsed.Host, parsed.Port)
-	conn.Close()
-	switch reply {
-	case socks5.Succeeded:
-		codes["SOCKS5"] = "normal"
-	case socks5.NotAllowed:
-		codes["SOCKS5"] = "not_allowed"
-	default:
-		codes["SOCKS5"] = reply.String()
-	}
-	return codes
-}
-
-// rawCode opens a raw channel to a named target and returns the code that the
-// session's status tells.
-func rawCode(t *testing.T, target string) string {
-	t.Helper()
-	p, ch := openChannel(t, "raw:"+target, false)
-	defer p.close()
-	if err := ch.WriteMessage([]byte("ping")); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 64)
-	if err := ch.Wait(); err == nil {
-		if n, err := ch.ReadMessage(buf); err == nil && string(buf[:n]) == "ping" {
-			return "normal"
-		}
-	}
-	raw, err := p.signal.Status(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	told(raw)
-	var status struct {
-		Raw []struct{ Target, Code string } `json:"raw_channels"`
-	}
-	if err := json.Unmarshal(raw, &status); err != nil || len(status.Raw) == 0 {
-		t.Fatalf("status %s: %v", raw, err)
-	}
-	return status.Raw[len(status.Raw)-1].Code
-}
-
-// openChannel makes a tunnel with one channel of a protocol and returns that.
-func openChannel(t *testing.T, protocol string, unordered bool) (*peer, *rtc.Channel) {
-	t.Helper()
-	p, channels := openChannels(t, []rtc.ChannelSpec{{Protocol: protocol, Unordered: unordered}})
-	return p, channels[0]
-}
-
-// openChannels makes a tunnel and returns its channels when all are open, in the
-// order of opening.
-func openChannels(t *testing.T, specs []rtc.ChannelSpec) (*peer, []*rtc.Channel) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), long)
-	defer cancel()
-	open := make(chan *rtc.Channel, len(specs))
-	dialer := rtc.NewDialer(rtc.DialerConfig{Loopback: true, ListenAddress: "127.0.0.1:0"})
-	p := &peer{}
-	var offer string
-	var err error
-	p.rtc, offer, err = dialer.Offer(ctx, specs, nil, rtc.Handler{OnChannel: func(_ *rtc.Peer, c *rtc.Channel) { open <- c }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.rtc.Close(framecodec.CodeTunnelClosed) })
-	if p.signal, err = newSignal(t, user("alice")).Offer(ctx, offer, ""); err == nil {
-		err = p.rtc.Accept(p.signal.Answer)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []*rtc.Channel
-	for range specs {
-		select {
-		case c := <-open:
-			list = append(list, c)
-		case <-ctx.Done():
-			t.Fatal("a channel did not open")
-		}
-	}
-	return p, list
+	return b.String()
 }

@@ -316,6 +316,13 @@ func serveAt(t *testing.T, at string, handle func(net.Conn)) (address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveListener(t, l, handle)
+	return l.Addr().String()
+}
+
+// serveListener takes connections until the test ends, each in a goroutine.
+func serveListener(t *testing.T, l net.Listener, handle func(net.Conn)) {
+	t.Helper()
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -329,7 +336,6 @@ func serveAt(t *testing.T, at string, handle func(net.Conn)) (address string) {
 			}()
 		}
 	}()
-	return l.Addr().String()
 }
 
 // pingPong sends a few bytes and wants them back.
