@@ -130,7 +130,7 @@ func TestEveryOptionIsInTheReadme(t *testing.T) {
 		text := section(t, readme, place.section)
 		said := matches(`(?m)^\t+([a-z_0-9]+)`, text)
 		for span := range matches("`([^`\n]+)`", fence.ReplaceAllString(text, "")) {
-			for _, word := range strings.Fields(span) {
+			for word := range strings.FieldsSeq(span) {
 				said[word] = true
 			}
 		}
@@ -157,7 +157,7 @@ func TestEveryOptionOfTheReadmeIsThere(t *testing.T) {
 		}
 		for row := range matches("(?m)^\\| `([^`]+)` \\|", section(t, readme, heading)) {
 			rows++
-			for _, word := range strings.Fields(row) {
+			for word := range strings.FieldsSeq(row) {
 				if regexp.MustCompile(`^[a-z0-9_]+$`).MatchString(word) && !known[word] {
 					t.Errorf("%s: there is no option %s", heading, word)
 				}
