@@ -248,3 +248,43 @@ func TestDialect1InfoHasNoWindow(t *testing.T) {
 		t.Errorf("window %d, credit %d", i.Window, i.Credit)
 	}
 }
+
+// The reference's control frames may overtake its data. What comes behind an end
+// that the Endpoint has been told is dropped: it takes no memory, and the other
+// direction goes on.
+func TestDialect1DataBehindTheEnd(t *testing.T) {
+	for _, end := range []message{
+		framecodec.SendEOF{Conn: 1},
+		framecodec.CloseConnection{Conn: 1, Reason: framecodec.ReasonConnectionLost},
+	} {
+		var exit *handEnd
+		r := newRaw(t, tunnel.Dialect1, tunnel.RoleGateway, func(cfg *tunnel.Config) {
+			cfg.Accept = func(in *tunnel.Incoming) {
+				exit = new(handEnd)
+				_ = in.Attach(exit, "")
+			}
+		})
+		r.send(framecodec.OpenConnection{Conn: 1})
+		r.await(framecodec.MsgConnectionOpened)
+		r.data(1, []byte("all"))
+		r.send(end)
+		r.nothing()
+		exit.change(func() { exit.stuck = true }) // whatever it is given is left over
+		r.data(1, make([]byte, 64<<10))
+		r.nothing()
+		if n := exit.taken(); n != len("all") || r.budget.Used() != 0 {
+			t.Errorf("%d bytes delivered, %d queued", n, r.budget.Used())
+		}
+		exit.send([]byte("back"))
+		if f, ok := r.next(); !ok || string(f.Payload) != "back" {
+			t.Errorf("%+v, %v", f, r.s.Err())
+		}
+		exit.finish()
+		r.expectReset(1, framecodec.CodeNormal)
+		_ = r.w.Close(0)
+		r.s.Wait()
+		if n := r.budget.Used(); n != 0 {
+			t.Errorf("%d bytes are never given back", n)
+		}
+	}
+}

@@ -202,7 +202,9 @@ func (s *Session) writeStream(st *Stream, f framecodec.Frame) (took int, stalled
 	p := f.Payload
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if fault := s.checkDataLocked(st, f); fault != nil || st.gone {
+	// Behind an end that the Endpoint has been told (in dialect 1, where control
+	// frames may overtake data) it is as if the stream were gone.
+	if fault := s.checkDataLocked(st, f); fault != nil || st.state.recv != halfOpen {
 		return len(p), false, fault
 	}
 	st.got += uint64(len(p))
