@@ -236,6 +236,7 @@ func TestForeignAnswers(t *testing.T) {
 		{429, "", "", framecodec.CodeOverloaded, "3", 3 * time.Second},
 		{502, "", "", framecodec.CodeUnreachable, "", 0},
 		{503, "", "", framecodec.CodeOverloaded, "99999999", time.Hour},
+		{503, "", "", framecodec.CodeOverloaded, "99999999999999999999999", time.Hour},
 		{503, "", "", framecodec.CodeOverloaded, "-1", 0},
 		{503, "", "", framecodec.CodeOverloaded, "Mon, 02 Jan 2006 15:04:05 GMT", 0},
 		{504, "", "", framecodec.CodeTimeout, "", 0},

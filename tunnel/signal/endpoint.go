@@ -82,6 +82,7 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request, c Caller) R
 	}
 	res := Result{Handled: true, Kind: rt.kind, Secret: rt.secret}
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff") // SDP and JSON with words of others are never a page
 	err := e.serve(w, r, c, rt, &res)
 	if err != nil {
 		p := WriteProblem(w, err)

@@ -134,11 +134,12 @@ func TestOffer(t *testing.T) {
 	}
 	body, _ := io.ReadAll(answer.Body)
 	want := map[string]string{
-		"Content-Type":       "application/sdp",
-		"Cache-Control":      "no-store",
-		"Server-Timing":      "ice;dur=1.5, policy;dur=0.0",
-		"Culvert-Expires-In": "3600",
-		"Location":           "/tunnel/s/" + res.Secret,
+		"Content-Type":           "application/sdp",
+		"Cache-Control":          "no-store",
+		"X-Content-Type-Options": "nosniff",
+		"Server-Timing":          "ice;dur=1.5, policy;dur=0.0",
+		"Culvert-Expires-In":     "3600",
+		"Location":               "/tunnel/s/" + res.Secret,
 	}
 	for name, value := range want {
 		if got := answer.Header.Get(name); got != value {
@@ -162,11 +163,17 @@ func TestOffer(t *testing.T) {
 
 func TestMalformedTraceIsNone(t *testing.T) {
 	t.Parallel()
-	b := newFakeBackend()
-	e := newTestEndpoint(t, EndpointConfig{BasePath: "/tunnel", Backend: b})
-	ask(t, e, alice, "POST", "/tunnel", "v=0", typeSDP, "Traceparent: 00-zz")
-	if created, _ := b.count(); created != 1 || b.last.Trace != "" {
-		t.Errorf("created %d with trace %q, want 1 without", created, b.last.Trace)
+	for _, trace := range []string{
+		"00-zz",
+		"00-00000000000000000000000000000000-b7ad6b7169203331-01",
+		"00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+	} {
+		b := newFakeBackend()
+		e := newTestEndpoint(t, EndpointConfig{BasePath: "/tunnel", Backend: b})
+		ask(t, e, alice, "POST", "/tunnel", "v=0", typeSDP, "Traceparent: "+trace)
+		if created, _ := b.count(); created != 1 || b.last.Trace != "" {
+			t.Errorf("created %d with trace %q, want 1 without", created, b.last.Trace)
+		}
 	}
 }
 

@@ -57,7 +57,8 @@ func quote(s string) string {
 
 // ParseICEServers returns the ICE servers in the Link headers of an answer, at
 // most 16. Links with another relation, of another URI scheme or that are not
-// well formed are left out.
+// well formed are left out, and TURN servers without credentials: they take
+// nobody (RFC 8656 section 5), and a peer connection refuses to begin with one.
 func ParseICEServers(h http.Header) []rtc.ICEServer {
 	var servers []rtc.ICEServer
 	for _, value := range h.Values("Link") {
@@ -91,7 +92,11 @@ func (l link) iceServer() (rtc.ICEServer, bool) {
 		return rtc.ICEServer{}, false
 	}
 	switch strings.ToLower(scheme) {
-	case "stun", "stuns", "turn", "turns":
+	case "stun", "stuns":
+	case "turn", "turns":
+		if l.params["username"] == "" || l.params["credential"] == "" {
+			return rtc.ICEServer{}, false
+		}
 	default:
 		return rtc.ICEServer{}, false
 	}

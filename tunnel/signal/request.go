@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -119,13 +120,18 @@ func parseTarget(rawQuery string) (string, error) {
 }
 
 // traceparent of W3C Trace Context, version 00.
-var traceparent = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+var traceparent = regexp.MustCompile(`^00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$`)
 
 // parseTrace returns the request's traceparent when it is well formed; anything
-// else is as none at all, as the standard says.
+// else is as none at all, as the standard says, and an id of zeros is none.
 func parseTrace(h http.Header) string {
-	if v := h.Values("Traceparent"); len(v) == 1 && traceparent.MatchString(v[0]) {
-		return v[0]
+	values := h.Values("Traceparent")
+	if len(values) != 1 {
+		return ""
 	}
-	return ""
+	parts := traceparent.FindStringSubmatch(values[0])
+	if parts == nil || strings.Trim(parts[1], "0") == "" || strings.Trim(parts[2], "0") == "" {
+		return ""
+	}
+	return values[0]
 }
