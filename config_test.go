@@ -184,3 +184,33 @@ func TestAdminListeners(t *testing.T) {
 		t.Error("caddy.Context has no field cfg any more")
 	}
 }
+
+// TestFailedProvisionHoldsNothing: wherever a load stops, no reference on a hub
+// stays, and that of a configuration that runs is not given back for it.
+func TestFailedProvisionHoldsNothing(t *testing.T) {
+	listen := listenAddress{"udp", ":3478"}
+	held, err := acquireHub(listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, config := range map[string]string{
+		"the app, before it has the hub": appJSON(`"listen":"tcp/:3478"`),
+		"the app, behind that":           appJSON(`"limits":{"tunnels":-1}`),
+		"an endpoint":                    siteJSON(`"base_path":"no slash"`),
+		"an entry":                       entryJSON("127.0.0.1:0", `"remote":"nosuch","target":"ssh"`),
+		"none":                           siteJSON(`"allow_anonymous":true`),
+	} {
+		if err := load(t, config); (err == nil) != (name == "none") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n, _ := hubPool.References(listen); n != 1 {
+			t.Errorf("%s: %d references are held, want the one from before", name, n)
+		}
+	}
+	if hubs := runningHubs(); len(hubs) != 1 || hubs[0] != held {
+		t.Errorf("%d hubs, want the one from before", len(hubs))
+	}
+	if _, err := hubPool.Delete(listen); err != nil {
+		t.Error(err)
+	}
+}
