@@ -5,7 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/signal"
 )
 
 func shake(identity, ip string) *handshake {
@@ -103,5 +106,75 @@ func TestIdentities(t *testing.T) {
 	table.remove(alice)
 	if again, _ := table.add(alice, 2, process, 60); again == first {
 		t.Error("an identity without tunnels is still remembered")
+	}
+}
+
+// TestRefusedOffersEvictNobody: only who is admitted takes another's place, and
+// who is not leaves nothing behind.
+func TestRefusedOffersEvictNobody(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	env := testEnvironment(t, "gw")
+	env.limits.Handshakes = 1
+	state := env.endpoints["gw"]
+	state.limits.applyDefaults()
+	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	if err := h.attach(env); err != nil {
+		t.Fatal(err)
+	}
+	offer := func(identity string) *gatewayTunnel {
+		return h.newTunnel(state, signal.Caller{Identity: identity, ClientIP: netip.MustParseAddr("192.0.2.1")}, signal.Offer{})
+	}
+	victim := offer("victim")
+	if err := h.admit(victim, env, state); err != nil {
+		t.Fatal(err)
+	}
+	used := h.memory.Used()
+	evicted := func() bool {
+		select {
+		case <-victim.closing:
+			return true
+		default:
+			return false
+		}
+	}
+	for name, limit := range map[string]func() (restore func()){
+		"tunnels of the identity": func() func() {
+			state.limits.TunnelsPerIdentity = 0
+			return func() { state.limits.TunnelsPerIdentity = 8 }
+		},
+		"tunnels": func() func() { env.limits.Tunnels = 1; return func() { env.limits.Tunnels = 1000 } },
+		"memory":  func() func() { env.limits.TunnelMemory = 1; return func() { env.limits.TunnelMemory = 64 << 20 } },
+		"handshakes of the client": func() func() {
+			env.limits.HandshakesPerClient = 1
+			return func() { env.limits.HandshakesPerClient = 8 }
+		},
+	} {
+		restore := limit()
+		if err := h.admit(offer("mallory"), env, state); err == nil {
+			t.Errorf("%s: admitted", name)
+		}
+		restore()
+		if evicted() {
+			t.Fatalf("%s: an offer that was refused evicted another's", name)
+		}
+		if n := len(h.tunnels.all()); n != 1 || h.handshakes.len() != 1 || h.memory.Used() != used {
+			t.Errorf("%s: %d tunnels, %d handshakes and %d bytes are counted, want those from before", name, n, h.handshakes.len(), h.memory.Used())
+		}
+	}
+	admitted := offer("bob")
+	if err := h.admit(admitted, env, state); err != nil || !evicted() {
+		t.Errorf("%v; evicted %v, want bob in place of the other", err, evicted())
+	}
+	for _, g := range []*gatewayTunnel{victim, admitted} {
+		g.exit.Close()
+		g.forget()
+		close(g.gone)
+	}
+	if h.memory.Used() != 0 || h.handshakes.len() != 0 {
+		t.Error("something stays counted")
+	}
+	h.detach(env)
+	if err := h.Destruct(); err != nil {
+		t.Error(err)
 	}
 }

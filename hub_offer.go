@@ -72,31 +72,40 @@ func (h *hub) newTunnel(state *endpointState, c signal.Caller, o signal.Offer) *
 	return t
 }
 
-// admit counts the tunnel everywhere, or nowhere and says why.
+// admit counts the tunnel everywhere, or nowhere and says why. The handshakes
+// come last: only who is admitted may take another's place there.
 func (h *hub) admit(t *gatewayTunnel, env *environment, state *endpointState) error {
+	identity, ok := h.identities.add(t.owner, state.limits.TunnelsPerIdentity, h.memory, env.limits.MemoryPerIdentity)
+	if !ok {
+		return &tunnel.Error{Code: framecodec.CodeTooManyTunnels, Text: "this identity has as many tunnels as it may"}
+	}
+	t.budget = tunnel.NewBudget(identity, env.limits.TunnelMemory)
+	if !t.budget.Reserve(peerMemory) {
+		h.identities.remove(t.owner)
+		return &tunnel.Error{Code: framecodec.CodeOutOfMemoryBudget, Text: "no memory is left for another tunnel"}
+	}
+	t.exit = h.newExit(t)
+	err := h.tunnels.add(t, env.limits.Tunnels)
+	if err == nil {
+		err = h.admitHandshake(t, env)
+	}
+	if err != nil {
+		t.exit.Close()
+		t.forget()
+		close(t.gone)
+	}
+	return err
+}
+
+// admitHandshake counts the handshake; for one too many the oldest of the busiest
+// client goes.
+func (h *hub) admitHandshake(t *gatewayTunnel, env *environment) error {
 	evicted, ok := h.handshakes.add(t.handshake, env.limits.Handshakes, env.limits.HandshakesPerClient)
 	if !ok {
 		return signal.WithRetryAfter(time.Second, &tunnel.Error{Code: framecodec.CodeTooManyTunnels, Text: "too many tunnels of this client are being set up"})
 	}
 	if evicted != nil {
 		evicted.evict()
-	}
-	identity, ok := h.identities.add(t.owner, state.limits.TunnelsPerIdentity, h.memory, env.limits.MemoryPerIdentity)
-	if !ok {
-		h.handshakes.remove(t.handshake)
-		return &tunnel.Error{Code: framecodec.CodeTooManyTunnels, Text: "this identity has as many tunnels as it may"}
-	}
-	t.budget = tunnel.NewBudget(identity, env.limits.TunnelMemory)
-	if !t.budget.Reserve(peerMemory) {
-		h.handshakes.remove(t.handshake)
-		h.identities.remove(t.owner)
-		return &tunnel.Error{Code: framecodec.CodeOutOfMemoryBudget, Text: "no memory is left for another tunnel"}
-	}
-	t.exit = h.newExit(t)
-	if err := h.tunnels.add(t, env.limits.Tunnels); err != nil {
-		t.exit.Close()
-		t.forget()
-		return err
 	}
 	return nil
 }
