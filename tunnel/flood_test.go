@@ -28,7 +28,7 @@ func TestMillionPings(t *testing.T) {
 	for _, d := range []tunnel.Dialect{tunnel.Dialect1, tunnel.Dialect2} {
 		t.Run(string('0'+rune(d)), func(t *testing.T) {
 			pings := 1_000_000
-			if d == tunnel.Dialect1 {
+			if d == tunnel.Dialect1 || raceEnabled {
 				pings = 100_000
 			}
 			r := newRaw(t, d, tunnel.RoleGateway, nil)

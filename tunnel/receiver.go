@@ -202,10 +202,12 @@ func (s *Session) writeStream(st *Stream, f framecodec.Frame) (took int, stalled
 	p := f.Payload
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	// Behind an end that the Endpoint has been told (in dialect 1, where control
-	// frames may overtake data) it is as if the stream were gone.
-	if fault := s.checkDataLocked(st, f); fault != nil || st.state.recv != halfOpen {
+	if fault := s.checkDataLocked(st, f); fault != nil {
 		return len(p), false, fault
+	}
+	if st.state.recv != halfOpen { // gone; in dialect 1 also behind an end that the Endpoint was told
+		s.stray.Add(1)
+		return len(p), false, nil
 	}
 	st.got += uint64(len(p))
 	st.active = coarseNow()

@@ -48,7 +48,8 @@ type Config struct {
 	// HelloTimeout is how long the peer's Hello may take. Default: 10 s.
 	HelloTimeout time.Duration
 	// WriteTimeout ends a stream whose Endpoint takes no byte for this long while
-	// some wait. 0: as long as memory is not short; in dialect 1: 30 s.
+	// some wait. 0: as long as memory is not short. In dialect 1 it is how long a
+	// stream may hold up the whole channel, and 0 means 30 s.
 	WriteTimeout time.Duration
 	// IdleTimeout ends a stream without data. 0: never.
 	IdleTimeout time.Duration
@@ -431,7 +432,7 @@ type SessionStats struct {
 	RTT           time.Duration // smoothed; 0 before the first measurement
 	Blocked       time.Duration // that the sender waited for room in the carrier
 	WindowBlocked uint64        // times that a stream had data and no credit
-	Stray         uint64        // data frames for streams that had ended
+	Stray         uint64        // data frames for streams, or directions, that had ended
 }
 
 // Stats returns the counters.
