@@ -3,6 +3,7 @@ package tunnel_test
 import (
 	"context"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,6 +132,8 @@ var endings = []ending{
 		p.exit.read(func() { p.exit.broken = errHandReset })
 		p.entry.send([]byte("x"))
 	}, entry2: targetClosed, exit2: targetClosed, entry1: internal, exit1: targetClosed},
+	{cause: "the target vanishes", act: func(p *duo) { p.open(); p.exit.change(func() { p.exit.broken = syscall.ETIMEDOUT }) },
+		entry2: timedOut, exit2: timedOut, entry1: timedOut, exit1: timedOut},
 	{cause: "reset behind a half close", act: func(p *duo) {
 		p.open()
 		p.entry.finish()

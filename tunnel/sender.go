@@ -1,7 +1,9 @@
 package tunnel
 
 import (
+	"errors"
 	"io"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -312,13 +314,17 @@ func (s *Session) classify(st *Stream, n int, full bool) {
 }
 
 // brokenEndpoint is the end of a stream whose Endpoint failed: the target's end
-// at an exit, the opener's own at an entry.
+// at an exit, the opener's own at an entry. A target that is gone without a word
+// has not reset anything: keep-alives or retransmissions ran out.
 func (s *Session) brokenEndpoint(st *Stream, err error) *Error {
 	if e, ok := err.(*Error); ok { //nolint:errorlint // the Endpoint's own verdict, not one it wraps
 		return e
 	}
 	if st.entry {
 		return &Error{Code: framecodec.CodeCancelled, Text: "the opener's connection was reset", Err: err}
+	}
+	if gone, ok := errors.AsType[net.Error](err); ok && gone.Timeout() {
+		return &Error{Code: framecodec.CodeTimeout, Text: "the target does not answer any more", Err: err}
 	}
 	return &Error{Code: framecodec.CodeTargetClosed, Text: "the target reset the connection", Err: err}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -86,7 +87,7 @@ func (r *Raw) send() tunnel.Code {
 		case errors.Is(err, os.ErrDeadlineExceeded): // receive has set it: the page is gone
 			return framecodec.CodeNormal
 		default:
-			return framecodec.CodeTargetClosed
+			return brokenTarget(err)
 		}
 	}
 }
@@ -180,6 +181,15 @@ type targetError struct{ error }
 
 func (e targetError) Unwrap() error { return e.error }
 
+// brokenTarget is the code for a target's connection that failed: most are
+// reset, but keep-alives or retransmissions may also have run out.
+func brokenTarget(err error) framecodec.Code {
+	if gone, ok := errors.AsType[net.Error](err); ok && gone.Timeout() {
+		return framecodec.CodeTimeout
+	}
+	return framecodec.CodeTargetClosed
+}
+
 // endOf ends the channel after receive has seen err. When the page closed the
 // channel, the target gets all bytes and the end of them first.
 func (r *Raw) endOf(err error) {
@@ -188,7 +198,7 @@ func (r *Raw) endOf(err error) {
 	case errors.As(err, &target) && errors.Is(err, os.ErrDeadlineExceeded):
 		r.end(framecodec.CodeSlowConsumer)
 	case errors.As(err, &target):
-		r.end(framecodec.CodeTargetClosed)
+		r.end(brokenTarget(err))
 	case errors.Is(err, io.EOF), tunnel.CodeOf(err) == framecodec.CodeTunnelClosed:
 		r.finish()
 	case tunnel.CodeOf(err) == framecodec.CodeInternal:
