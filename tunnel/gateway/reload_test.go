@@ -25,11 +25,12 @@ func TestTimeoutsOfAReload(t *testing.T) {
 	if short.codes[framecodec.CodeTimeout] != 1 {
 		t.Errorf("the open after the reload ended with %v, want timeout", short.codes)
 	}
-	if n := o.pool.Opens(); n != 1 {
-		t.Errorf("%d opens are pending, want the one from before the reload", n)
-	}
+	eventually(t, "the open from before the reload is pending alone", func() bool { return o.pool.Opens() == 1 })
 	o.exit.Close()
 	long.wg.Wait()
+	if long.codes[framecodec.CodeTunnelClosed] != 1 {
+		t.Errorf("the open from before the reload ended with %v, want the exit's end", long.codes)
+	}
 }
 
 // The engine's bound on streams follows a reload, too: those that are open stay.
