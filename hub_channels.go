@@ -27,7 +27,7 @@ func (t *gatewayTunnel) handler() rtc.Handler {
 // onChannel takes an open data channel. What is not one of ours, or one too
 // many, is closed; the tunnel lives on.
 func (t *gatewayTunnel) onChannel(_ *rtc.Peer, ch *rtc.Channel) {
-	defer func() { // in a goroutine of the peer connection, which does not recover
+	defer func() { // the peer connection recovers too, but counts nothing
 		if v := recover(); v != nil {
 			t.panicked(v, debug.Stack())
 		}
@@ -48,6 +48,8 @@ func (t *gatewayTunnel) refuseChannel(ch *rtc.Channel, why string) {
 	t.hub.warnClient(t.endpoint, "data channel refused", append(t.fields(), zap.String("reason", why))...)
 	_ = ch.Close(framecodec.CodeProtocolError) // it is not needed; whether that is heard does not matter
 }
+
+const noMemory = "no memory is left for another tunnel"
 
 // openSession starts the tunnel's only session on its channel.
 func (t *gatewayTunnel) openSession(ch *rtc.Channel) {
@@ -72,6 +74,16 @@ func (t *gatewayTunnel) openSession(ch *rtc.Channel) {
 		t.refuseChannel(ch, "a tunnel has one session channel")
 		return
 	}
+	reserve := int64(0)
+	if dialect == tunnel.Dialect2 {
+		reserve = tunnel.MinSessionMemory
+	}
+	if !t.budget.Reserve(reserve) { // other tunnels took what was free at the offer
+		t.mu.Unlock()
+		t.refuseChannel(ch, noMemory)
+		t.close(framecodec.CodeOutOfMemoryBudget, noMemory)
+		return
+	}
 	s := tunnel.NewSession(ch, tunnel.Config{
 		Dialect: dialect, Role: tunnel.RoleGateway,
 		Accept:       t.accept,
@@ -81,6 +93,7 @@ func (t *gatewayTunnel) openSession(ch *rtc.Channel) {
 		WriteTimeout: time.Duration(env.timeouts.Write), IdleTimeout: time.Duration(env.timeouts.Idle),
 	})
 	t.session = s
+	t.budget.Release(reserve) // the session has taken its own
 	processMetrics.traffic.add(s, sideGateway) // before anybody can see that it ended
 	t.mu.Unlock()
 	t.markConnected()
