@@ -56,8 +56,7 @@ func newRaw(t *testing.T, d tunnel.Dialect, role tunnel.Role, change func(*tunne
 		change(&cfg)
 	}
 	r.s = tunnel.NewSession(a, cfg)
-	watchdog := time.AfterFunc(time.Minute, // a hang ends, and a busy machine is none
-		func() { _ = b.Close(0) })
+	watchdog := time.AfterFunc(20*time.Second, func() { _ = b.Close(0) })
 	t.Cleanup(func() {
 		watchdog.Stop()
 		_ = b.Close(0)
