@@ -27,6 +27,8 @@ type GatewayConfig struct {
 	// Now is the clock of certificates and look-ups; nil: time.Now.
 	Now func() time.Time
 	Options
+
+	resolve resolver // of external addresses; nil: the system's
 }
 
 // Gateway answers offers, all over one UDP socket.
@@ -34,6 +36,7 @@ type Gateway struct {
 	socket  *udp.Socket
 	log     func() *zap.Logger
 	now     func() time.Time
+	resolve resolver
 	certs   certificates
 	net     network
 	loggers *loggers
@@ -53,11 +56,14 @@ func NewGateway(cfg GatewayConfig) (*Gateway, error) {
 		return nil, errors.New("a gateway needs a UDP socket")
 	}
 	g := &Gateway{
-		socket: cfg.Socket, log: orNop(cfg.Logger), now: cfg.Now,
+		socket: cfg.Socket, log: orNop(cfg.Logger), now: cfg.Now, resolve: cfg.resolve,
 		peers: make(map[*Peer]struct{}), empty: make(chan struct{}),
 	}
 	if g.now == nil {
 		g.now = time.Now
+	}
+	if g.resolve == nil {
+		g.resolve = net.DefaultResolver.LookupNetIP
 	}
 	g.certs.now = g.now
 	g.loggers = newLoggers(g.log)
@@ -99,9 +105,26 @@ func (g *Gateway) SetOptions(o Options) error {
 		return newAPI(alive, g.mux, g.net, g.loggers, set.Timeouts, set.ConnectTimeout)
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.keepExternalLocked(set.external)
 	g.set = set
+	g.mu.Unlock()
+	for _, e := range set.external {
+		e.begin(g.spawn, g.now())
+	}
 	return nil
+}
+
+// keepExternalLocked puts those of the options before, which know their addresses
+// already, into the place of new ones that say the same.
+func (g *Gateway) keepExternalLocked(list []*external) {
+	for i, e := range list {
+		e.resolve, e.log = g.resolve, g.log
+		for _, old := range g.set.external {
+			if old.text == e.text {
+				list[i] = old
+			}
+		}
+	}
 }
 
 func (g *Gateway) checkOptions(o Options) error {
@@ -161,6 +184,17 @@ func (g *Gateway) addresses(ctx context.Context, set settings) ([]netip.AddrPort
 	return append(list, private...), nil
 }
 
+// noAddress says why an answer would have no candidate, and what to do.
+func noAddress(set settings, err error) error {
+	for _, e := range set.external {
+		err = errors.Join(err, e.missing())
+	}
+	if err == nil {
+		return tunnel.Errorf(framecodec.CodeInternal, "the gateway has no address to offer: set external_address, or candidates that match an address of this machine")
+	}
+	return tunnel.Errorf(framecodec.CodeInternal, "the gateway has no address to offer: %w (correct external_address or this machine's DNS)", err)
+}
+
 // spawn runs f in a goroutine that Close waits for; false after Close.
 func (g *Gateway) spawn(f func()) bool {
 	g.mu.Lock()
@@ -195,7 +229,7 @@ func (g *Gateway) Answer(ctx context.Context, offerSDP string, h Handler) (*Peer
 	}
 	addrs, err := g.addresses(ctx, set)
 	if err != nil || len(addrs) == 0 {
-		return nil, "", tunnel.Errorf(framecodec.CodeInternal, "the gateway has no address to offer; set external_address or candidates (%v)", err)
+		return nil, "", noAddress(set, err)
 	}
 	cert, err := g.certs.get()
 	if err != nil {
