@@ -507,3 +507,36 @@ func TestCloseIsNotAnswered(t *testing.T) {
 		})
 	}
 }
+
+// suddenEnd takes nothing twice, and each time has room directly behind the
+// attempt: the edge comes before the caller could have noted anything.
+type suddenEnd struct {
+	handEnd
+	refused int
+}
+
+func (e *suddenEnd) TryWrite(p []byte) (int, error) {
+	if e.refused < 2 {
+		e.refused++
+		e.ready.Writable()
+		return 0, tunnel.ErrWouldBlock
+	}
+	return e.handEnd.TryWrite(p)
+}
+
+// Room that comes directly behind the last attempt to write is not missed.
+func TestEdgeDuringWrite(t *testing.T) {
+	for _, d := range []tunnel.Dialect{tunnel.Dialect1, tunnel.Dialect2} {
+		inDuo(t, d, nil, func(p *duo) {
+			sudden := new(suddenEnd)
+			if _, err := p.client.Open(context.Background(), duoTarget, sudden); err != nil {
+				t.Fatal(err)
+			}
+			p.exit.send([]byte("data"))
+			synctest.Wait()
+			if n := sudden.taken(); n != 4 {
+				t.Errorf("dialect %d: %d of 4 bytes were taken", d, n)
+			}
+		})
+	}
+}
