@@ -114,8 +114,8 @@ func (l *Limits) validate() error {
 	return errors.Join(
 		atLeast("tunnels", l.Tunnels, 1), atLeast("streams", l.Streams, 1),
 		atLeast("handshakes", l.Handshakes, 1), atLeast("handshakes_per_client", l.HandshakesPerClient, 1),
-		atLeast("memory", l.Memory, 4<<20), atLeast("tunnel_memory", l.TunnelMemory, 1<<20),
-		atLeast("memory_per_identity", l.MemoryPerIdentity, 1<<20))
+		atLeast("memory", l.Memory, 4<<20), atLeast("tunnel_memory", l.TunnelMemory, 2<<20), // less than leastMemory opens no stream
+		atLeast("memory_per_identity", l.MemoryPerIdentity, 2<<20))
 }
 
 func (t *Timeouts) applyDefaults() {

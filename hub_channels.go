@@ -78,10 +78,13 @@ func (t *gatewayTunnel) openSession(ch *rtc.Channel) {
 	if dialect == tunnel.Dialect2 {
 		reserve = tunnel.MinSessionMemory
 	}
-	if !t.budget.Reserve(reserve) { // other tunnels took what was free at the offer
+	if !t.budget.Reserve(reserve) { // it was free at the offer, others have taken it
+		unused := !t.connected
 		t.mu.Unlock()
 		t.refuseChannel(ch, noMemory)
-		t.close(framecodec.CodeOutOfMemoryBudget, noMemory)
+		if unused {
+			t.close(framecodec.CodeOutOfMemoryBudget, noMemory)
+		}
 		return
 	}
 	s := tunnel.NewSession(ch, tunnel.Config{
@@ -93,7 +96,7 @@ func (t *gatewayTunnel) openSession(ch *rtc.Channel) {
 		WriteTimeout: time.Duration(env.timeouts.Write), IdleTimeout: time.Duration(env.timeouts.Idle),
 	})
 	t.session = s
-	t.budget.Release(reserve) // the session has taken its own
+	t.budget.Release(reserve)                  // the session has taken its own
 	processMetrics.traffic.add(s, sideGateway) // before anybody can see that it ended
 	t.mu.Unlock()
 	t.markConnected()

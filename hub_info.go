@@ -138,7 +138,7 @@ func (h *hub) health() (unavailable, degraded []string) {
 	if h.draining.Load() {
 		unavailable = append(unavailable, "draining")
 	}
-	if limit := h.memory.Limit(); limit > 0 && h.memory.Used() > limit-peerMemory {
+	if limit := h.memory.Limit(); limit > 0 && h.memory.Used() > limit-leastMemory {
 		unavailable = append(unavailable, "the memory budget is used up")
 	}
 	for _, p := range h.remotes.all() {

@@ -80,9 +80,10 @@ func (h *hub) admit(t *gatewayTunnel, env *environment, state *endpointState) er
 		return &tunnel.Error{Code: framecodec.CodeTooManyTunnels, Text: "this identity has as many tunnels as it may"}
 	}
 	t.budget = tunnel.NewBudget(identity, env.limits.TunnelMemory)
-	if !t.budget.Reserve(peerMemory) {
+	// The session takes its part when its channel opens, not for each handshake.
+	if t.budget.Free(leastMemory) < leastMemory || !t.budget.Reserve(peerMemory) {
 		h.identities.remove(t.owner)
-		return &tunnel.Error{Code: framecodec.CodeOutOfMemoryBudget, Text: "no memory is left for another tunnel"}
+		return &tunnel.Error{Code: framecodec.CodeOutOfMemoryBudget, Text: noMemory}
 	}
 	t.exit = h.newExit(t)
 	err := h.tunnels.add(t, env.limits.Tunnels)

@@ -60,6 +60,10 @@ type gatewayTunnel struct {
 // goroutines and buffers for one association. It counts against `memory`.
 const peerMemory = 384 << 10
 
+// leastMemory is what a tunnel needs to be of use, in bytes: one whose session
+// went beyond a budget would keep new streams from all tunnels below that.
+const leastMemory = peerMemory + tunnel.MinSessionMemory
+
 // newTunnelID returns a public id.
 func newTunnelID() string { return strings.ToLower(rand.Text()[:12]) }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -107,13 +108,16 @@ func rawOutcome(t *testing.T, p *peer, ch *rtc.Channel) framecodec.Code {
 	}
 	told(raw)
 	var status struct {
-		Raw []struct {
-			Target string
-			Code   framecodec.Code
-		} `json:"raw_channels"`
+		Raw []struct{ Target, Code string } `json:"raw_channels"`
 	}
-	if err := json.Unmarshal(raw, &status); err != nil || len(status.Raw) == 0 {
+	if err := json.Unmarshal(raw, &status); err != nil {
 		t.Fatalf("status %s: %v", raw, err)
 	}
-	return status.Raw[len(status.Raw)-1].Code
+	for _, one := range slices.Backward(status.Raw) {
+		if code, ok := framecodec.ParseCode(one.Code); ok { // it has ended
+			return code
+		}
+	}
+	t.Fatalf("status %s: no raw channel has ended, but there is no echo", raw)
+	return 0
 }

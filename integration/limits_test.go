@@ -137,23 +137,6 @@ func TestHandshakesFull(t *testing.T) {
 	})
 }
 
-// TestMemoryLimit: a peer connection counts against memory.
-func TestMemoryLimit(t *testing.T) {
-	start(t, global("\t\tlimits {\n\t\t\tmemory 4MiB\n\t\t}", "")+users(""))
-	var err error
-	n := 0
-	for ; n < 20 && err == nil; n++ {
-		_, err = tryKeep(t, user(fmt.Sprint("user", n)))
-	}
-	wantCode(t, err, framecodec.CodeOutOfMemoryBudget)
-	if n < 2 {
-		t.Errorf("%d tunnels fit into 4 MiB", n)
-	}
-	if status := admin(t, http.MethodGet, "/webrtc_tunnel/health", "", nil); status != http.StatusOK && status != http.StatusServiceUnavailable {
-		t.Errorf("health %d", status)
-	}
-}
-
 func tryKeep(t *testing.T, header http.Header) (*peer, error) {
 	p, err := tryConnect(t.Context(), siteURL, header)
 	if err == nil {

@@ -154,6 +154,20 @@ func admin(t *testing.T, method, path, body string, v any) int {
 	return res.StatusCode
 }
 
+// decode reads an answer's body, which must be JSON, into v.
+func decode(t *testing.T, res *http.Response, v any) {
+	t.Helper()
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told(raw)
+	if err := json.Unmarshal(raw, v); err != nil {
+		t.Fatalf("%v in %s", err, raw)
+	}
+}
+
 // tunnelJSON is what the tests read of a tunnel in the admin API.
 type tunnelJSON struct {
 	ID, Side, Remote, Endpoint, Identity, State string
