@@ -161,14 +161,15 @@ var endings = []ending{
 			p.pending = true
 			p.background()
 			p.openRefused()
-			p.in.Refuse(framecodec.CodeTooManyStreams, "")
+			p.in.Refuse(framecodec.CodeRefused, "")
 		},
 		entry2: framecodec.CodeTooManyStreams, exit2: framecodec.CodeTooManyStreams, entry1: refused, exit1: framecodec.CodeTooManyStreams},
 	{cause: "memory is over budget", change: func(_, g *tunnel.Config) {
 		process := tunnel.NewBudget(nil, 2<<20)
 		process.Force(3 << 20)
 		g.Budget = tunnel.NewBudget(process, 64<<20)
-	}, act: (*duo).openRefused, onlyAtTheEntry: true, entry2: framecodec.CodeOutOfMemoryBudget, entry1: refused},
+	}, act: (*duo).openRefused,
+		entry2: framecodec.CodeOutOfMemoryBudget, exit2: framecodec.CodeOutOfMemoryBudget, entry1: refused, exit1: framecodec.CodeOutOfMemoryBudget},
 	{cause: "the gateway drains", act: func(p *duo) { p.gateway.GoAway(framecodec.CodeDraining, time.Second); p.openRefused() },
 		onlyAtTheEntry: true, entry2: framecodec.CodeDraining, entry1: framecodec.CodeTunnelClosed},
 	{cause: "the gateway closes the tunnel", act: func(p *duo) { p.open(); p.gateway.Close(byAdmin, "enough") },

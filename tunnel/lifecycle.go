@@ -153,6 +153,7 @@ func (s *Session) admit(n uint32, t Target, trace string, window uint64) (Code, 
 		st.extra = &streamExtra{trace: framecodec.SafeText([]byte(trace))}
 	}
 	if code := s.register(st); code != framecodec.CodeNormal {
+		s.tellEnded(st, code, code.String()) // there is no one else to count a stream that there never was
 		return code, code.String()
 	}
 	s.cfg.Accept(&Incoming{st})
