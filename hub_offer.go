@@ -115,7 +115,7 @@ func (h *hub) admitHandshake(t *gatewayTunnel, env *environment) error {
 // each time, so that a reload counts at once.
 func (h *hub) newExit(t *gatewayTunnel) *gateway.Exit {
 	return gateway.NewExit(gateway.ExitConfig{
-		Subject:       t.subject(),
+		Subject:       t.subjectLocked(), // nobody else has the tunnel yet
 		Policy:        func() *policy.Policy { return h.policyOf(t.endpoint) },
 		Pool:          h.pool,
 		Reactor:       h.reactor,

@@ -127,7 +127,7 @@ func (b *backend) Renew(_ context.Context, c signal.Caller, secret string) (time
 	if !c.Expires.IsZero() && !time.Now().Before(c.Expires) {
 		return time.Time{}, &tunnel.Error{Code: framecodec.CodeAuthExpired, Text: "the credential is over"}
 	}
-	t.renew(c.Expires)
+	t.renew(c)
 	return t.expiry(), nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/culvertgate/culvert/tunnel/gateway"
 	"github.com/culvertgate/culvert/tunnel/policy"
 	"github.com/culvertgate/culvert/tunnel/rtc"
+	"github.com/culvertgate/culvert/tunnel/signal"
 )
 
 // gatewayTunnel is a peer connection that a client of one of our endpoints made,
@@ -28,7 +30,6 @@ type gatewayTunnel struct {
 	secret    string // in the signalling URL; never shown
 	endpoint  string
 	identity  string // empty: anonymous
-	groups    []string
 	clientIP  netip.Addr
 	owner     clientKey
 	target    string // of ?target=, for peers that cannot name one
@@ -51,6 +52,7 @@ type gatewayTunnel struct {
 	connected  bool            // some channel is open; guarded by mu
 	renewed    time.Time       // when the identity's time began; guarded by mu
 	expires    time.Time       // the credential's own end, zero: none; guarded by mu
+	groups     []string        // of the offer or the last renewal; guarded by mu
 	closeCode  tunnel.Code     // guarded by mu
 	closeText  string          // guarded by mu
 	isClosing  bool            // guarded by mu
@@ -67,8 +69,8 @@ const leastMemory = peerMemory + tunnel.MinSessionMemory
 // newTunnelID returns a public id.
 func newTunnelID() string { return strings.ToLower(rand.Text()[:12]) }
 
-// subject is who the tunnel's streams are asked for by.
-func (t *gatewayTunnel) subject() policy.Subject {
+// subjectLocked is who the tunnel's streams are asked for by.
+func (t *gatewayTunnel) subjectLocked() policy.Subject {
 	return policy.Subject{Endpoint: t.endpoint, Identity: t.identity, Groups: t.groups, Anonymous: t.identity == ""}
 }
 
@@ -243,11 +245,20 @@ func (t *gatewayTunnel) expiry() time.Time {
 	return end
 }
 
-// renew starts the identity's time anew.
-func (t *gatewayTunnel) renew(expires time.Time) {
+// renew starts the identity's time anew. Its groups are those of this request:
+// what they no longer allow ends.
+func (t *gatewayTunnel) renew(c signal.Caller) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.renewed, t.expires = time.Now(), expires
+	t.renewed, t.expires = time.Now(), c.Expires
+	changed := !slices.Equal(t.groups, c.Groups)
+	t.groups = c.Groups
+	if changed {
+		t.exit.SetSubject(t.subjectLocked())
+	}
+	t.mu.Unlock()
+	if changed {
+		t.exit.Recheck(t.hub.policyOf(t.endpoint))
+	}
 }
 
 // currentPeer returns the peer connection, nil while the offer is being answered.

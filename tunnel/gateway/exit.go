@@ -16,6 +16,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,7 +35,7 @@ type Adopter interface {
 // ExitConfig is what an Exit is made with. Subject, Policy, Pool and Reactor are
 // needed.
 type ExitConfig struct {
-	// Subject is who the tunnel belongs to.
+	// Subject is who the tunnel belongs to; SetSubject changes it.
 	Subject policy.Subject
 	// Policy returns the newest policy of the endpoint. It is called for every
 	// open, from any goroutine, and must be cheap.
@@ -89,9 +90,10 @@ type Timeouts struct {
 // Exit serves the streams of one tunnel at the gateway. It is safe for
 // concurrent use.
 type Exit struct {
-	cfg    ExitConfig
-	dialer policy.Dialer
-	wg     sync.WaitGroup
+	cfg     ExitConfig
+	dialer  policy.Dialer
+	subject atomic.Pointer[policy.Subject]
+	wg      sync.WaitGroup
 
 	mu      sync.Mutex
 	closed  bool                             // guarded by mu
@@ -112,7 +114,7 @@ func NewExit(cfg ExitConfig) *Exit {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop
 	}
-	return &Exit{
+	e := &Exit{
 		cfg: cfg,
 		dialer: policy.Dialer{
 			Resolver: cfg.Resolver,
@@ -123,7 +125,22 @@ func NewExit(cfg ExitConfig) *Exit {
 		opens: make(map[*context.CancelFunc]struct{}),
 		raws:  make(map[*Raw]struct{}),
 	}
+	e.SetSubject(cfg.Subject)
+	return e
 }
+
+// SetSubject changes who the tunnel belongs to, for the opens to come and those
+// in progress; Recheck judges what is open.
+func (e *Exit) SetSubject(s policy.Subject) { e.subject.Store(&s) }
+
+// view is what an open is judged by.
+type view struct {
+	policy  *policy.Policy
+	subject *policy.Subject
+}
+
+// view returns what counts now.
+func (e *Exit) view() view { return view{e.cfg.Policy(), e.subject.Load()} }
 
 // timeouts returns those that count now.
 func (e *Exit) timeouts() Timeouts {
@@ -138,10 +155,10 @@ func (e *Exit) timeouts() Timeouts {
 }
 
 // dial connects to a target with the time-outs that count now.
-func (e *Exit) dial(ctx context.Context, p *policy.Policy, t tunnel.Target) (net.Conn, policy.Address, error) {
+func (e *Exit) dial(ctx context.Context, v view, t tunnel.Target) (net.Conn, policy.Address, error) {
 	dialer := e.dialer
 	dialer.Keepalive = e.timeouts().Keepalive
-	return dialer.Dial(ctx, p, e.cfg.Subject, t)
+	return dialer.Dial(ctx, v.policy, *v.subject, t)
 }
 
 // Close gives up what is being opened and ends the raw channels with

@@ -15,8 +15,8 @@ import (
 // at once; what the policy refuses without a look-up is answered by then.
 func (e *Exit) Accept(in *tunnel.Incoming) {
 	t := e.target(in.Target())
-	p := e.cfg.Policy()
-	if d := p.Decide(e.cfg.Subject, t); !d.Allowed {
+	v := e.view()
+	if d := v.policy.Decide(*v.subject, t); !d.Allowed {
 		e.denied(d, t)
 		in.Refuse(d.Code, policy.ClientText(d.Code))
 		return
@@ -33,24 +33,24 @@ func (e *Exit) Accept(in *tunnel.Incoming) {
 	go func() {
 		defer done()
 		e.guard(
-			func() { e.open(ctx, in, t, p) },
+			func() { e.open(ctx, in, t, v) },
 			func() { in.Stream().Session().Close(framecodec.CodeInternal, "opening a stream failed") },
 		)
 	}()
 }
 
 // open dials and answers.
-func (e *Exit) open(ctx context.Context, in *tunnel.Incoming, t tunnel.Target, p *policy.Policy) {
-	c, at, err := e.dial(ctx, p, t)
+func (e *Exit) open(ctx context.Context, in *tunnel.Incoming, t tunnel.Target, v view) {
+	c, at, err := e.dial(ctx, v, t)
 	if err != nil {
 		e.failed(t, err)
 		e.refuse(in, err)
 		return
 	}
-	// From SetTag on Recheck sees the stream; a policy that came before is asked
-	// here. So none is missed.
+	// From SetTag on Recheck sees the stream; a policy or subject that came before is
+	// asked here. So none is missed.
 	in.Stream().SetTag(&at)
-	if now := e.cfg.Policy(); now != p {
+	if now := e.view(); now != v {
 		if err := e.again(t, now, at); err != nil {
 			_ = c.Close() // nothing was sent
 			e.refuse(in, err)
@@ -70,9 +70,10 @@ func (e *Exit) open(ctx context.Context, in *tunnel.Incoming, t tunnel.Target, p
 	_ = in.Attach(ep, bound) // an error: it was given up meanwhile, and the Endpoint is closed
 }
 
-// again asks a policy that came while the target was dialled.
-func (e *Exit) again(t tunnel.Target, p *policy.Policy, at policy.Address) error {
-	d := p.CheckAddress(e.cfg.Subject, t, at)
+// again asks once more when the policy or the subject changed while the target was
+// dialled.
+func (e *Exit) again(t tunnel.Target, v view, at policy.Address) error {
+	d := v.policy.CheckAddress(*v.subject, t, at)
 	if !d.Allowed {
 		e.denied(d, t)
 	}
@@ -100,7 +101,7 @@ func (e *Exit) refuse(in *tunnel.Incoming, err error) {
 
 // Recheck ends the running streams and raw channels that p refuses, with
 // policy_changed, and returns how many those were. What is still being opened
-// looks at the newest policy itself, once it is open.
+// looks at the newest policy and subject itself, once it is open.
 func (e *Exit) Recheck(p *policy.Policy) int {
 	e.mu.Lock()
 	session := e.session
@@ -128,7 +129,7 @@ func (e *Exit) recheck(st *tunnel.Stream, p *policy.Policy) bool {
 		return false // not open yet
 	}
 	t := e.target(st.Target())
-	d := p.CheckAddress(e.cfg.Subject, t, *at)
+	d := p.CheckAddress(*e.subject.Load(), t, *at)
 	if d.Allowed {
 		return false
 	}

@@ -63,26 +63,26 @@ type RawInfo struct {
 // closes the channel, and its code is told by OnRaw and Raws.
 func (e *Exit) Raw(c tunnel.Carrier, name string) {
 	t := tunnel.Target{Kind: tunnel.KindNamed, Host: name}
-	p := e.cfg.Policy()
+	v := e.view()
 	r := &Raw{
 		exit: e, carrier: c, target: t, since: time.Now(),
 		spoken: make(chan struct{}), dialled: make(chan struct{}), over: make(chan struct{}),
 		cancel: func() {}, uncount: func() {},
 	}
-	ctx, done, err := r.admit(p)
+	ctx, done, err := r.admit(v)
 	if err != nil {
 		r.end(tunnel.CodeOf(err))
 		r.forget()
 		return
 	}
-	go r.loop(func() { r.serve(ctx, p, done) })
+	go r.loop(func() { r.serve(ctx, v, done) })
 	go r.loop(r.receive)
 }
 
 // admit decides, counts and makes place for the dial, or does nothing of it.
-func (r *Raw) admit(p *policy.Policy) (ctx context.Context, done func(), err error) {
+func (r *Raw) admit(v view) (ctx context.Context, done func(), err error) {
 	e := r.exit
-	d := p.Decide(e.cfg.Subject, r.target)
+	d := v.policy.Decide(*v.subject, r.target)
 	if r.target.Host == "" {
 		d = policy.Decision{Code: framecodec.CodeUnknownTarget, Reason: "a raw channel names its target"}
 	}
@@ -244,7 +244,7 @@ func (r *Raw) recheck(p *policy.Policy) bool {
 	if !open {
 		return false
 	}
-	d := p.CheckAddress(r.exit.cfg.Subject, r.target, at)
+	d := p.CheckAddress(*r.exit.subject.Load(), r.target, at)
 	if d.Allowed {
 		return false
 	}

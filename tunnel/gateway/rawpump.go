@@ -11,17 +11,16 @@ import (
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
-	"github.com/culvertgate/culvert/tunnel/policy"
 )
 
 var rawMessages = sync.Pool{New: func() any { return new([rawMessage]byte) }}
 
 // serve is the goroutine towards the page: it dials, then sends what the target
 // says. opened ends the open in progress.
-func (r *Raw) serve(ctx context.Context, p *policy.Policy, opened func()) {
+func (r *Raw) serve(ctx context.Context, v view, opened func()) {
 	hold := time.NewTimer(rawHold)
 	defer hold.Stop()
-	if !r.dial(ctx, p, opened) {
+	if !r.dial(ctx, v, opened) {
 		return
 	}
 	select {
@@ -34,10 +33,10 @@ func (r *Raw) serve(ctx context.Context, p *policy.Policy, opened func()) {
 }
 
 // dial connects and reports whether the channel still runs.
-func (r *Raw) dial(ctx context.Context, p *policy.Policy, opened func()) bool {
+func (r *Raw) dial(ctx context.Context, v view, opened func()) bool {
 	defer opened()
 	e := r.exit
-	c, at, err := e.dial(ctx, p, r.target)
+	c, at, err := e.dial(ctx, v, r.target)
 	if err != nil {
 		e.failed(r.target, err)
 		r.end(e.codeOf(err))
@@ -53,7 +52,7 @@ func (r *Raw) dial(ctx context.Context, p *policy.Policy, opened func()) bool {
 		closeConn(c, framecodec.CodeCancelled)
 		return false
 	}
-	if now := e.cfg.Policy(); now != p && r.recheck(now) {
+	if now := e.view(); now != v && r.recheck(now.policy) {
 		return false
 	}
 	close(r.dialled)

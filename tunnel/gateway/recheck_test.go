@@ -96,3 +96,55 @@ func TestTagIsSmall(t *testing.T) {
 		t.Errorf("an Address has %d bytes", n)
 	}
 }
+
+// Groups that a renewal took away end what they allowed, and what was being
+// dialled is asked about again.
+func TestSubjectChanges(t *testing.T) {
+	dialling, proceed := make(chan struct{}, 1), make(chan struct{})
+	cfg := rules()
+	cfg.Targets[0].Groups, cfg.Targets[1].Groups = []string{"ops"}, []string{"dev", "ops"}
+	var o *office
+	o = open(t, cfg, func(e *ExitConfig, _ *tunnel.Config) {
+		e.Subject = policy.Subject{Endpoint: "gw", Identity: "alice", Groups: []string{"ops"}}
+		e.Connect = func(ctx context.Context, a policy.Address, c policy.Control) (net.Conn, error) {
+			conn, err := o.connect(ctx, a, c)
+			select {
+			case dialling <- struct{}{}:
+			case <-proceed:
+			}
+			return conn, err
+		}
+	})
+	conns := map[string]*tunnel.Conn{}
+	for _, name := range []string{"echo", "other"} {
+		c, err := o.dial(named(name))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		<-dialling
+		conns[name] = c
+	}
+	dialling <- struct{}{} // the next dial waits
+	done := make(chan error, 1)
+	go func() {
+		_, err := o.dial(named("echo"))
+		done <- err
+	}()
+	eventually(t, "the dial is in progress", func() bool { return o.pool.Opens() == 1 })
+	o.exit.SetSubject(policy.Subject{Endpoint: "gw", Identity: "alice", Groups: []string{"dev"}})
+	if n := o.exit.Recheck(o.policy.Load()); n != 1 {
+		t.Errorf("ended %d streams, want 1", n)
+	}
+	close(proceed)
+	if err := <-done; tunnel.CodeOf(err) != framecodec.CodeNotAllowed {
+		t.Errorf("what was being dialled: %v", err)
+	}
+	if _, err := io.ReadAll(conns["echo"]); tunnel.CodeOf(err) != framecodec.CodePolicyChanged {
+		t.Errorf("ended with %v", err)
+	}
+	exchange(t, conns["other"], "after")
+	_ = conns["other"].Close()
+	if _, err := o.dial(named("echo")); tunnel.CodeOf(err) != framecodec.CodeNotAllowed {
+		t.Errorf("a new one: %v", err)
+	}
+}
