@@ -67,7 +67,6 @@ type bulk struct {
 // pairs returns, for each pair of runs one behind the other, how many times as
 // long the one with the stalled stream took.
 func (b *bulk) pairs(t *testing.T, n int) []float64 {
-	t.Helper()
 	var ratios []float64
 	for i := range n {
 		stall := i%2 == 0 // which of the two is first
@@ -91,7 +90,6 @@ func median[T cmp.Ordered](values []T) T {
 // run returns how long all but the stalled stream took. The stalled one is held
 // to be blocked when they are through; then it is read, and must be whole.
 func (b *bulk) run(t *testing.T, stall bool) time.Duration {
-	t.Helper()
 	streams := make([]stream, bulkStreams-1)
 	for i := range streams {
 		streams[i] = b.open(t)

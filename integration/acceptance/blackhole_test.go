@@ -172,7 +172,6 @@ func (h *holes) stillPending(t *testing.T) {
 
 // wait returns when all have ended, each as it should.
 func (h *holes) wait(t *testing.T) {
-	t.Helper()
 	h.wg.Wait()
 	t.Logf("%d opens without an answer: the slowest ended after %v", h.ended, h.slowest.Round(time.Millisecond))
 	for problem, n := range h.wrong {

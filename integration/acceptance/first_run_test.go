@@ -115,7 +115,6 @@ func blockedRun(t *testing.T, n *testkit.Namespace, c *testkit.Caddy) {
 // blockedCommands runs both commands, which must fail in time and with a name
 // for it: a SOCKS reply, or a reset connection and the code in the log.
 func blockedCommands(t *testing.T, n *testkit.Namespace, c *testkit.Caddy, state string) {
-	t.Helper()
 	start, before := time.Now(), len(c.Log())
 	byName := make(chan fetched, 1)
 	go func() { byName <- curl(t, n, curlNamed) }()

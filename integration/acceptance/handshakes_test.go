@@ -38,7 +38,6 @@ type crowdedGateway struct {
 }
 
 func startCrowdedGateway(t *testing.T) *crowdedGateway {
-	t.Helper()
 	site, udp, echo := testkit.FreeTCP(t), testkit.FreeUDP(t), echoTarget(t)
 	g := &crowdedGateway{url: "http://" + site + "/tunnel", udp: netip.MustParseAddrPort(udp)}
 	g.Caddy = testkit.StartCaddy(t, testkit.CaddyConfig{Caddyfile: fmt.Sprintf(`{
@@ -172,40 +171,57 @@ func (g *crowdedGateway) burst(t *testing.T, addresses int) (map[int]int, error)
 
 // TestMustShow10Burst sends 5,000 offers as fast as it can: from one address,
 // and from more than the limits have room for, where each is answered and makes
-// an older one go.
+// an older one go. A stranger that waits too long on a machine that others keep
+// busy proves nothing, and the burst is sent again to a new gateway.
 func TestMustShow10Burst(t *testing.T) {
+	const tries = 3
 	for _, tc := range []struct {
 		addresses int
 		memory    int64
 	}{{1, burstMemory}, {50, crowdMemory}} {
-		addresses := tc.addresses
-		t.Run(fmt.Sprintf("%d addresses", addresses), func(t *testing.T) {
-			g := startCrowdedGateway(t)
-			stop := make(chan struct{})
-			strangers := make(chan []time.Duration, 1)
-			go func() { strangers <- g.strangers(t, stop) }()
-			start := time.Now()
-			statuses, err := g.burst(t, addresses)
-			t.Logf("%d offers in %v: %v", burstOffers, time.Since(start).Round(time.Millisecond), statuses)
-			close(stop)
-			check(t, err)
-			took := <-strangers
-			slices.Sort(took)
-			t.Logf("%d strangers beside them, a stream after %v at most", len(took), took[len(took)-1].Round(time.Millisecond))
-			if slowest := took[len(took)-1]; slowest > strangerBound {
-				t.Errorf("a stranger waited %v for its stream, at most %v", slowest, strangerBound)
+		t.Run(fmt.Sprintf("%d addresses", tc.addresses), func(t *testing.T) {
+			for try := 1; ; try++ {
+				slowest, others := burstOnce(t, tc.addresses, tc.memory)
+				if slowest <= strangerBound {
+					return
+				}
+				if others < foreignLoad || try == tries {
+					t.Errorf("a stranger waited %v for its stream, at most %v", slowest, strangerBound)
+					return
+				}
+				t.Logf("a stranger waited %v, but others used %.0f %% of the machine: again", slowest, 100*others)
 			}
-			if n := statuses[201] + statuses[429] + statuses[503]; n != burstOffers || addresses == 1 && statuses[201] > 100 {
-				t.Errorf("answers: %v", statuses)
-			}
-			testkit.Eventually(t, leftBound, g.empty)
-			t.Logf("nothing left after %v; %d MiB more than before at most", time.Since(start).Round(time.Millisecond), g.grown(t)>>20)
-			if grown := g.grown(t); grown > tc.memory {
-				t.Errorf("the resident size grew by %d bytes, at most %d", grown, tc.memory)
-			}
-			backTo(t, "gateway", g.Caddy, g.before, patience)
 		})
 	}
+}
+
+// burstOnce returns the longest that a stranger waited, and which part of the
+// machine others had meanwhile.
+func burstOnce(t *testing.T, addresses int, memory int64) (slowest time.Duration, others float64) {
+	g := startCrowdedGateway(t)
+	stop := make(chan struct{})
+	strangers := make(chan []time.Duration, 1)
+	elsewhere := foreign(t, g.Caddy)
+	go func() { strangers <- g.strangers(t, stop) }()
+	start := time.Now()
+	statuses, err := g.burst(t, addresses)
+	t.Logf("%d offers in %v: %v", burstOffers, time.Since(start).Round(time.Millisecond), statuses)
+	close(stop)
+	took := <-strangers
+	check(t, err)
+	slowest, others = slices.Max(took), elsewhere()
+	t.Logf("%d strangers beside them, a stream after %v at most; others used %.0f %% of the machine",
+		len(took), slowest.Round(time.Millisecond), 100*others)
+	if n := statuses[201] + statuses[429] + statuses[503]; n != burstOffers || addresses == 1 && statuses[201] > 100 {
+		t.Errorf("answers: %v", statuses)
+	}
+	testkit.Eventually(t, leftBound, g.empty)
+	t.Logf("nothing left after %v; %d MiB more than before at most", time.Since(start).Round(time.Millisecond), g.grown(t)>>20)
+	if grown := g.grown(t); grown > memory {
+		t.Errorf("the resident size grew by %d bytes, at most %d", grown, memory)
+	}
+	backTo(t, "gateway", g.Caddy, g.before, patience)
+	return slowest, others
 }
 
 // strangers makes tunnels from another address, one after another, and returns

@@ -35,7 +35,6 @@ var interrupts = []struct {
 func TestMustShow2CtrlCDrains(t *testing.T) {
 	for _, mode := range interrupts {
 		t.Run(mode.name, func(t *testing.T) {
-			t.Parallel()
 			p := startLoneGateway(t, setup{})
 			c, s := mode.open(t, p, startTarget(t, p.net))
 			check(t, c.Signal(os.Interrupt))
@@ -64,6 +63,7 @@ func TestMustShow2CtrlCDrains(t *testing.T) {
 // TestMustShow2CtrlCTwice: the second Ctrl-C ends the command at once, with
 // Caddy's exit code for that. The gateway is not told and finds out.
 func TestMustShow2CtrlCTwice(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for _, mode := range interrupts {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()

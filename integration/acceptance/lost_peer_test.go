@@ -71,7 +71,6 @@ func TestMustShow7KilledClient(t *testing.T) {
 // process collects its garbage: what counts is when the first look that finds
 // everything released was begun.
 func releasedIn(t *testing.T, name string, c *testkit.Caddy, before held, dead time.Time) {
-	t.Helper()
 	var looked time.Time
 	err := backBy(c, before, patience, func() { looked = time.Now() })
 	took := looked.Sub(dead)
@@ -128,7 +127,6 @@ func (p *pair) openSome(t *testing.T, g *target) []stream {
 
 // worksAgain opens a stream, however often that must be tried.
 func (p *pair) worksAgain(t *testing.T, g *target) {
-	t.Helper()
 	start := time.Now()
 	testkit.Eventually(t, patience, func() error {
 		s, err := p.open(g, entryPort)

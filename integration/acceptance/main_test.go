@@ -8,6 +8,9 @@
 // secrets; when a test ends, the logs, metrics, events and admin API of its
 // processes are searched for them (row 11), whatever the test is about.
 //
+// Functions that log are no t.Helper: the place of a line is how make test tells
+// a log from a complaint.
+//
 // Tests that measure run one after the other; those that mostly wait for
 // time-outs are parallel and run behind them.
 package acceptance

@@ -44,7 +44,6 @@ func TestMustShow7ManyStreams(t *testing.T) {
 // expectEnds holds the codes that both sides count for n streams against the
 // table of causes, which are used in turns.
 func (p *pair) expectEnds(t *testing.T, n int, run func() error) {
-	t.Helper()
 	gateway, client := metricsOf(t, p.gateway).ends("gateway"), metricsOf(t, p.client).ends("client")
 	start := time.Now()
 	check(t, run())
