@@ -118,21 +118,29 @@ func (t *gatewayTunnel) markConnected() {
 // accept is asked for each stream: what one tunnel may ask for first, then the
 // exit decides and dials.
 func (t *gatewayTunnel) accept(in *tunnel.Incoming) {
-	if err := t.admitStream(); err != nil {
+	if err := t.admitStream(in.Stream().Session()); err != nil {
 		in.Refuse(err.Code, err.Text)
 		return
 	}
 	t.exit.Accept(in)
 }
 
-// admitStream holds the limits that the engine does not know.
-func (t *gatewayTunnel) admitStream() *tunnel.Error {
-	env, opens := t.hub.current(), t.opens.Load()
+// admitStream holds the limits that the engine does not know, for a stream of the
+// session (nil: there is none) or a raw channel. The tunnel counts it already, so
+// that of two at once one sees the other.
+func (t *gatewayTunnel) admitStream(session *tunnel.Session) *tunnel.Error {
+	env, state, opens := t.hub.current(), t.hub.endpoint(t.endpoint), t.opens.Load()
+	open := int(t.raws.Load())
+	if session != nil {
+		open += session.Stats().Streams
+	}
 	switch {
-	case env == nil:
+	case env == nil || state == nil:
 		return &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"}
 	case opens != nil && !opens.Allow():
 		return &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "too many opens a second"}
+	case open > state.limits.StreamsPerTunnel:
+		return &tunnel.Error{Code: framecodec.CodeTooManyStreams, Text: "this tunnel has as many streams as it may"}
 	case t.hub.streams.Load() >= int64(env.limits.Streams):
 		return &tunnel.Error{Code: framecodec.CodeTooManyStreams, Text: "the gateway has as many streams as it may"}
 	}
@@ -141,17 +149,10 @@ func (t *gatewayTunnel) admitStream() *tunnel.Error {
 
 // admitRaw counts a raw channel as a stream.
 func (t *gatewayTunnel) admitRaw() (release func(), err error) {
-	if err := t.admitStream(); err != nil {
-		return nil, err
-	}
-	state := t.hub.endpoint(t.endpoint)
-	open := int(t.raws.Add(1))
-	if s := t.currentSession(); s != nil {
-		open += s.Stats().Streams
-	}
-	if state == nil || open > state.limits.StreamsPerTunnel {
+	t.raws.Add(1)
+	if err := t.admitStream(t.currentSession()); err != nil {
 		t.raws.Add(-1)
-		return nil, &tunnel.Error{Code: framecodec.CodeTooManyStreams, Text: "this tunnel has as many streams as it may"}
+		return nil, err
 	}
 	t.hub.streams.Add(1)
 	return func() {

@@ -34,6 +34,7 @@ func testEnvironment(t *testing.T, endpoints ...string) *environment {
 	env.timeouts.applyDefaults()
 	for _, name := range endpoints {
 		env.endpoints[name] = &endpointState{name: name, policy: denyAll}
+		env.endpoints[name].limits.applyDefaults()
 	}
 	return env
 }
@@ -371,7 +372,7 @@ func TestLimitsOfAReload(t *testing.T) {
 // admits asks for n streams and returns how many it may have.
 func admits(g *gatewayTunnel, n int) (admitted int) {
 	for range n {
-		if g.admitStream() == nil {
+		if g.admitStream(nil) == nil {
 			admitted++
 		}
 	}
