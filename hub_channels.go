@@ -118,6 +118,7 @@ func (t *gatewayTunnel) markConnected() {
 // accept is asked for each stream: what one tunnel may ask for first, then the
 // exit decides and dials.
 func (t *gatewayTunnel) accept(in *tunnel.Incoming) {
+	t.hub.streams.Add(1) // until its end, which streamObserver hears of, refused or not
 	if err := t.admitStream(in.Stream().Session()); err != nil {
 		in.Refuse(err.Code, err.Text)
 		return
@@ -126,8 +127,8 @@ func (t *gatewayTunnel) accept(in *tunnel.Incoming) {
 }
 
 // admitStream holds the limits that the engine does not know, for a stream of the
-// session (nil: there is none) or a raw channel. The tunnel counts it already, so
-// that of two at once one sees the other.
+// session (nil: there is none) or a raw channel. Tunnel and hub count it already,
+// so that of two at once one sees the other.
 func (t *gatewayTunnel) admitStream(session *tunnel.Session) *tunnel.Error {
 	env, state, opens := t.hub.current(), t.hub.endpoint(t.endpoint), t.opens.Load()
 	open := int(t.raws.Load())
@@ -141,7 +142,7 @@ func (t *gatewayTunnel) admitStream(session *tunnel.Session) *tunnel.Error {
 		return &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "too many opens a second"}
 	case open > state.limits.StreamsPerTunnel:
 		return &tunnel.Error{Code: framecodec.CodeTooManyStreams, Text: "this tunnel has as many streams as it may"}
-	case t.hub.streams.Load() >= int64(env.limits.Streams):
+	case t.hub.streams.Load() > int64(env.limits.Streams):
 		return &tunnel.Error{Code: framecodec.CodeTooManyStreams, Text: "the gateway has as many streams as it may"}
 	}
 	return nil
@@ -150,13 +151,14 @@ func (t *gatewayTunnel) admitStream(session *tunnel.Session) *tunnel.Error {
 // admitRaw counts a raw channel as a stream.
 func (t *gatewayTunnel) admitRaw() (release func(), err error) {
 	t.raws.Add(1)
-	if err := t.admitStream(t.currentSession()); err != nil {
-		t.raws.Add(-1)
-		return nil, err
-	}
 	t.hub.streams.Add(1)
-	return func() {
+	release = func() {
 		t.raws.Add(-1)
 		t.hub.streams.Add(-1)
-	}, nil
+	}
+	if err := t.admitStream(t.currentSession()); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }

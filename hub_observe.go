@@ -28,14 +28,16 @@ type streamObserver struct {
 
 // StreamOpened implements tunnel.Observer.
 func (o *streamObserver) StreamOpened(st *tunnel.Stream) {
-	o.hub.streams.Add(1)
+	if o.tunnel == nil { // at a gateway accept has counted it
+		o.hub.streams.Add(1)
+	}
 	processMetrics.streamOpened(o.side, st)
 }
 
 // StreamEnded implements tunnel.Observer.
 func (o *streamObserver) StreamEnded(st *tunnel.Stream, code tunnel.Code, text string) {
 	info := st.Info()
-	if info.Opened {
+	if o.tunnel != nil || info.Opened {
 		o.hub.streams.Add(-1)
 	}
 	processMetrics.streamEnded(o.side, st, info.Opened, code)

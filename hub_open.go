@@ -22,6 +22,8 @@ func (h *hub) openContext() (context.Context, context.CancelFunc) {
 // openStream opens a stream of a remote and joins ep to it; with an error ep has
 // been closed. ep may be nil: then the stream waits for Attach.
 func (h *hub) openStream(ctx context.Context, remote string, target tunnel.Target, ep tunnel.Endpoint) (*tunnel.Stream, error) {
+	h.streams.Add(1) // while it is being opened; from then on the session's observer counts it
+	defer h.streams.Add(-1)
 	r, err := h.remote(remote, target) //nolint:contextcheck // a remote that is made here outlives this open
 	if err != nil {
 		if ep != nil {
@@ -42,7 +44,7 @@ func (h *hub) remote(name string, target tunnel.Target) (*client.Remote, *tunnel
 	if p == nil {
 		return nil, &tunnel.Error{Code: framecodec.CodeTunnelClosed, Text: "the remote is no longer configured"}
 	}
-	if h.streams.Load() >= int64(env.limits.Streams) {
+	if h.streams.Load() > int64(env.limits.Streams) {
 		return nil, &tunnel.Error{Code: framecodec.CodeTooManyStreams, Text: "there are as many streams as there may be"}
 	}
 	named := ""

@@ -3,12 +3,16 @@ package culvert
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"net/netip"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/testkit"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/policy"
 	"github.com/culvertgate/culvert/tunnel/rtc"
@@ -118,4 +122,62 @@ func TestStreamsPerTunnelWithRawChannels(t *testing.T) {
 			}
 		})
 	}
+}
+
+// unanswered looks names up until it is closed.
+type unanswered chan struct{}
+
+func (u unanswered) LookupNetIP(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+	select {
+	case <-u:
+	case <-ctx.Done():
+	}
+	return nil, &net.DNSError{Err: "no answer", IsNotFound: true}
+}
+
+// TestStreamsBeingOpenedCount: what waits for a dial has its place among all
+// streams, and gives it back once, however it ends.
+func TestStreamsBeingOpenedCount(t *testing.T) {
+	const limit = 3
+	names := make(unanswered)
+	s := serve(t, func(env *environment, cfg *policy.Config) {
+		env.limits.Streams = limit
+		cfg.Resolver = names
+		cfg.Dynamic = &policy.Dynamic{Rules: []policy.Rule{{Text: "tcp/*.example:443"}}}
+	})
+	slow := tunnel.Target{Kind: tunnel.KindTCP, Host: "a.example", Port: 443}
+	ends := make(chan tunnel.Code, limit)
+	for range limit {
+		go func() { ends <- s.open(slow) }()
+	}
+	counted := func(want int64) {
+		t.Helper()
+		testkit.Eventually(t, 10*time.Second, func() error {
+			if n := s.hub.streams.Load(); n != want {
+				return fmt.Errorf("%d streams are counted, want %d", n, want)
+			}
+			return nil
+		})
+	}
+	counted(limit)
+	if code := s.open(tunnel.Target{Kind: tunnel.KindNamed}); code != framecodec.CodeRefused {
+		t.Errorf("one more than the limit: %v", code)
+	}
+	if code := s.raw(); code != framecodec.CodeTooManyStreams {
+		t.Errorf("a raw channel more than the limit: %v", code)
+	}
+	counted(limit)
+	close(names)
+	for range limit {
+		if code := <-ends; code != framecodec.CodeResolveFailed {
+			t.Errorf("without an answer: %v", code)
+		}
+	}
+	counted(0)
+	for range limit {
+		if code := s.open(tunnel.Target{Kind: tunnel.KindNamed}); code != framecodec.CodeNormal {
+			t.Errorf("with room again: %v", code)
+		}
+	}
+	counted(limit)
 }
