@@ -124,6 +124,8 @@ func (a *App) listenAddress() (listenAddress, error) {
 	switch {
 	case na.Network != "udp" && na.Network != "udp4" && na.Network != "udp6":
 		return listenAddress{}, fmt.Errorf("listen %q: the network must be udp, udp4 or udp6", expanded)
+	case na.Host != "" && strings.Trim(na.Host, "0123456789") == "":
+		return listenAddress{}, fmt.Errorf("listen %q: %s stands where the address does; for the port write %s/:%s", expanded, na.Host, na.Network, na.Host)
 	case na.PortRangeSize() != 1:
 		return listenAddress{}, fmt.Errorf("listen %q: one port serves all tunnels, a range is not possible", expanded)
 	}
@@ -207,8 +209,8 @@ func (a *App) gatewayOptions(listen listenAddress) (rtc.Options, error) {
 		}
 	}
 	for _, x := range a.ExternalAddress {
-		if strings.ContainsAny(x, "/ ") || x == "" {
-			return o, fmt.Errorf("external_address: %q is not an address, address:port or name", x)
+		if err := rtc.CheckExternalAddress(x); err != nil {
+			return o, err
 		}
 	}
 	return o, nil

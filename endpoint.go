@@ -95,6 +95,10 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("encoding configuration: %w", err)
 	}
 	e.warnOfCuts(ctx)
+	if constant(e.Identity) {
+		ctx.Logger().Warn("identity has no placeholder: every client is the same identity, whoever it is",
+			zap.String("endpoint", e.Name), zap.String("identity", e.Identity), zap.String("write", "identity "+defaultIdentity))
+	}
 	for _, w := range compiled.Warnings() {
 		ctx.Logger().Warn("the policy allows more than its author may have meant", zap.String("endpoint", e.Name), zap.String("warning", w))
 	}
@@ -271,7 +275,12 @@ func (e *Endpoint) logAccess(r *http.Request, c signal.Caller, res signal.Result
 		e.hub.logger().Debug("signalling", fields...)
 		return
 	}
-	e.hub.warnClient(e.Name, "signalling refused", append(fields, zap.NamedError("reason", res.Err))...)
+	fields = append(fields, zap.NamedError("reason", res.Err))
+	if res.Kind == signal.KindDelete && res.Status == http.StatusNotFound {
+		e.hub.logger().Debug("signalling refused", fields...) // the tunnel ended here first, as after a handshake in vain
+		return
+	}
+	e.hub.warnClient(e.Name, "signalling refused", fields...)
 	if res.Kind == signal.KindOffer {
 		processMetrics.tunnelOpened(sideGateway, codeLabel(res.Code))
 		e.hub.emit(eventTunnelRejected, map[string]any{

@@ -106,6 +106,9 @@ func (e *Endpoint) validate() error {
 			}
 		}
 	}
+	if _, ok := readExpiry(e.Expires); constant(e.Expires) && !ok {
+		return fmt.Errorf("expires %q is neither a placeholder, such as one of a token's exp, nor a time (seconds since 1970 or RFC 3339): nobody would be let in", e.Expires)
+	}
 	if e.MaxAge < 0 {
 		return errors.New("max_age must not be negative")
 	}

@@ -2,14 +2,17 @@ package culvert
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -103,6 +106,56 @@ func TestWideRulesAreTold(t *testing.T) {
 		if got := strings.Contains(log, "loopback addresses too"); got != want {
 			t.Errorf("%s: warned %v, want %v; the log:\n%s", rule, got, want, log)
 		}
+	}
+}
+
+// TestConstantIdentityIsTold: everybody would be the same one.
+func TestConstantIdentityIsTold(t *testing.T) {
+	for identity, want := range map[string]bool{"alice": true, "{http.auth.user.id}": false, "team-{http.auth.user.id}": false, "": false} {
+		log := loadLogged(t, siteJSON(`"identity":"`+identity+`"`))
+		if got := strings.Contains(log, "every client is the same identity"); got != want {
+			t.Errorf("identity %q: warned %v, want %v; the log:\n%s", identity, got, want, log)
+		}
+	}
+}
+
+// TestRepeatedDeleteIsNoWarning: a client says goodbye also where the gateway
+// has given the tunnel up before; it counts all the same.
+func TestRepeatedDeleteIsNoWarning(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	env := testEnvironment(t, "gw")
+	core, logs := observer.New(zapcore.DebugLevel)
+	env.logger = zap.New(core)
+	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	if err := h.attach(env); err != nil {
+		t.Fatal(err)
+	}
+	e := &Endpoint{Name: "gw", hub: h}
+	for _, test := range []struct {
+		method string
+		kind   signal.Kind
+		status int
+		want   zapcore.Level
+	}{
+		{http.MethodDelete, signal.KindDelete, http.StatusNotFound, zapcore.DebugLevel},
+		{http.MethodDelete, signal.KindDelete, http.StatusUnauthorized, zapcore.WarnLevel},
+		{http.MethodPatch, signal.KindPatch, http.StatusNotFound, zapcore.WarnLevel},
+	} {
+		counter := processMetrics.signalling.WithLabelValues(test.method, strconv.Itoa(test.status))
+		before := testutil.ToFloat64(counter)
+		res := signal.Result{Handled: true, Kind: test.kind, Status: test.status, Code: framecodec.CodeNotFound, Err: errors.New("no such session")}
+		e.logAccess(httptest.NewRequest(test.method, "/", nil), signal.Caller{}, res, 0)
+		lines := logs.TakeAll()
+		if len(lines) != 1 || lines[0].Level != test.want {
+			t.Errorf("%s, %d: %v, want one line at level %v", test.method, test.status, lines, test.want)
+		}
+		if got := testutil.ToFloat64(counter) - before; got != 1 {
+			t.Errorf("%s, %d: counted %v times", test.method, test.status, got)
+		}
+	}
+	h.detach(env)
+	if err := h.Destruct(); err != nil {
+		t.Error(err)
 	}
 }
 

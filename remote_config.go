@@ -42,6 +42,10 @@ func (s *remoteSpec) equal(o *remoteSpec) bool {
 		(s.trust == nil) == (o.trust == nil) && (s.trust == nil || s.trust.Equal(o.trust))
 }
 
+// localRemote is what an entry writes for services of clients (interface.md,
+// section 4): no remote can have that name.
+const localRemote = "local"
+
 // provisionRemotes checks the remotes and expands what is expanded once.
 func (a *App) provisionRemotes(ctx caddy.Context, env *environment) error {
 	repl := caddy.NewReplacer()
@@ -52,6 +56,9 @@ func (a *App) provisionRemotes(ctx caddy.Context, env *environment) error {
 		}
 		if !tunnel.ValidTargetName(name) {
 			return fmt.Errorf("remote %q: a name is [a-z0-9][a-z0-9_.-]* and not socks5", name)
+		}
+		if name == localRemote {
+			return fmt.Errorf("remote %q: the name local is reserved for services that clients of this Caddy expose; choose another", name)
 		}
 		spec.name, spec.iceServers, spec.timeouts, spec.tunnelMemory = name, env.iceServers, env.timeouts, env.limits.TunnelMemory
 		env.remotes[name] = spec
