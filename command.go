@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strings"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"golang.org/x/term"
 
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/client"
@@ -113,77 +109,6 @@ func (f *gatewayFlags) config(console *console) (client.Config, error) {
 	return cfg, cfg.Validate()
 }
 
-// console is where a command talks to people: standard error, since standard
-// output belongs to data. It is safe for concurrent use.
-type console struct {
-	mu       sync.Mutex
-	out      io.Writer
-	terminal bool
-	pending  bool // a progress line stands there
-}
-
-func newConsole(cmd *cobra.Command) *console {
-	out := cmd.ErrOrStderr()
-	file, ok := out.(*os.File)
-	return &console{out: out, terminal: ok && term.IsTerminal(int(file.Fd()))}
-}
-
-// say writes a line.
-func (c *console) say(format string, args ...any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.clearLocked()
-	fmt.Fprintln(c.out, strings.TrimRight(fmt.Sprintf(format, args...), "\n"))
-}
-
-// progress shows a line that the next one replaces, on a terminal only.
-func (c *console) progress(text string) {
-	if !c.terminal {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.clearLocked()
-	fmt.Fprint(c.out, text)
-	c.pending = true
-}
-
-// clear removes a progress line.
-func (c *console) clear() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.clearLocked()
-}
-
-func (c *console) clearLocked() {
-	if c.pending {
-		fmt.Fprint(c.out, "\r\x1b[K")
-		c.pending = false
-	}
-}
-
-// Write is for a logger.
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.clearLocked()
-	return c.out.Write(p)
-}
-
-func (c *console) logger() *zap.Logger {
-	encoder := zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig())
-	return zap.New(zapcore.NewCore(encoder, zapcore.AddSync(c), zapcore.DebugLevel))
-}
-
-// showProgress names the step that an attempt is at.
-func (c *console) showProgress(p client.Progress) {
-	if p.Done {
-		c.clear()
-		return
-	}
-	c.progress(p.URL + ": " + p.Step.Describe() + " ...")
-}
-
 // interrupted returns a context that ends with the first interrupt or
 // termination signal. A second one ends the process at once. stop gives the
 // signals back.
@@ -215,33 +140,4 @@ func interrupted(ctx context.Context, console *console, graceful bool) (_ contex
 		close(stopped)
 		wg.Wait()
 	}
-}
-
-// newTargetsCommand lists the targets.
-func newTargetsCommand() *cobra.Command {
-	var gateway gatewayFlags
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "targets --url <gateway> [--json]",
-		Short: "Lists the targets that you may reach through a gateway",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := gateway.config(newConsole(cmd))
-			if err != nil {
-				return err
-			}
-			list, err := fetchTargets(cmd.Context(), cfg)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				_, err = cmd.OutOrStdout().Write(list)
-				return err
-			}
-			return printTargets(cmd.OutOrStdout(), list)
-		},
-	}
-	gateway.registerRequests(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print what the gateway answered")
-	return cmd
 }

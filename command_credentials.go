@@ -65,12 +65,18 @@ func (c *credentials) source() (func(context.Context) (http.Header, error), erro
 	}
 	switch {
 	case c.headerFile != "":
-		return func(context.Context) (http.Header, error) { return readHeaderFile(c.headerFile) }, nil
+		return func(context.Context) (http.Header, error) {
+			h, err := readHeaderFile(c.headerFile)
+			return h, ofOption("--header-file", err)
+		}, nil
 	case c.tokenCommand != "":
 		cache := &tokenCache{command: c.tokenCommand}
 		return func(ctx context.Context) (http.Header, error) { return bearer(cache.get(ctx)) }, nil
 	case c.tokenFile != "":
-		return func(context.Context) (http.Header, error) { return bearer(readSecret(c.tokenFile)) }, nil
+		return func(context.Context) (http.Header, error) {
+			h, err := bearer(readSecret(c.tokenFile))
+			return h, ofOption("--token-file", err)
+		}, nil
 	case c.user != "":
 		return func(context.Context) (http.Header, error) { return c.basic(c.user) }, nil
 	case os.Getenv("WEBRTC_TUNNEL_TOKEN") != "":
@@ -104,7 +110,7 @@ func (c *credentials) basic(user string) (http.Header, error) {
 	if c.passwordFile != "" {
 		var err error
 		if password, err = readSecret(c.passwordFile); err != nil {
-			return nil, err
+			return nil, ofOption("--password-file", err)
 		}
 	}
 	if password == "" {
@@ -112,6 +118,14 @@ func (c *credentials) basic(user string) (http.Header, error) {
 	}
 	value := "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 	return http.Header{"Authorization": {value}}, nil
+}
+
+// ofOption says which option an error is about.
+func ofOption(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 func bearer(token string, err error) (http.Header, error) {
@@ -243,7 +257,7 @@ func (f *tlsFiles) config() (*tls.Config, error) {
 	if f.ca != "" {
 		pem, err := os.ReadFile(f.ca)
 		if err != nil {
-			return nil, fmt.Errorf("--ca: %w", err)
+			return nil, ofOption("--ca", err)
 		}
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
@@ -254,11 +268,25 @@ func (f *tlsFiles) config() (*tls.Config, error) {
 		return nil, errors.New("--cert and --key belong together")
 	}
 	if f.cert != "" {
-		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		pair, err := f.pair()
 		if err != nil {
-			return nil, fmt.Errorf("--cert: %w", err)
+			return nil, err
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}
 	return cfg, nil
+}
+
+// pair reads our own certificate and its key.
+func (f *tlsFiles) pair() (tls.Certificate, error) {
+	cert, err := os.ReadFile(f.cert)
+	if err != nil {
+		return tls.Certificate{}, ofOption("--cert", err)
+	}
+	key, err := os.ReadFile(f.key)
+	if err != nil {
+		return tls.Certificate{}, ofOption("--key", err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	return pair, ofOption("--cert and --key", err)
 }

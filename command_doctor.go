@@ -139,7 +139,7 @@ func (d *doctor) chooseTarget(ctx context.Context, t *client.Tunnel) (string, er
 		return d.target, nil // a gateway of another kind may have no list
 	}
 	detail := fmt.Sprintf("targets for you: %d", len(answer.Targets))
-	d.report("asking for the targets", detail, time.Since(began), err, "")
+	d.report(client.StepTargets.Describe(), detail, time.Since(began), err, "")
 	if d.target != "" || err != nil {
 		return d.target, err
 	}

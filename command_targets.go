@@ -1,45 +1,50 @@
 package culvert
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"text/tabwriter"
-	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel/client"
-	"github.com/culvertgate/culvert/tunnel/signal"
 )
 
-// targetsTime is how long the list may take.
-const targetsTime = 20 * time.Second
-
-// fetchTargets asks the gateways in order for their list. It needs no tunnel.
-func fetchTargets(ctx context.Context, cfg client.Config) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, targetsTime)
-	defer cancel()
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true}
-	defer transport.CloseIdleConnections()
-	var all []error
-	for _, url := range cfg.URLs {
-		c, err := signal.NewClient(signal.ClientConfig{URL: url, Header: cfg.Header, HTTP: &http.Client{Transport: transport}})
-		if err != nil {
-			return nil, err
-		}
-		list, err := c.Targets(ctx)
-		if err == nil {
-			return list, nil
-		}
-		all = append(all, fmt.Errorf("%s: %w", c.URL(), err))
+// newTargetsCommand lists the targets.
+func newTargetsCommand() *cobra.Command {
+	var gateway gatewayFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "targets --url <gateway> [--json]",
+		Short: "Lists the targets that you may reach through a gateway",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			console := newConsole(cmd)
+			cfg, err := gateway.config(console)
+			if err != nil {
+				return err
+			}
+			cfg.Progress = console.showProgress
+			list, err := client.Targets(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err = cmd.OutOrStdout().Write(list)
+				return err
+			}
+			return printTargets(cmd.OutOrStdout(), list)
+		},
 	}
-	return nil, errors.Join(all...)
+	gateway.registerRequests(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print what the gateway answered")
+	return cmd
 }
 
-// targetsAnswer is what a gateway says of its targets; a list alone would do.
+// targetsAnswer is what a gateway says of its targets.
 type targetsAnswer struct {
 	Targets []listedTarget `json:"targets"`
 	Dynamic bool           `json:"dynamic"`

@@ -283,15 +283,22 @@ func (t transport) close() {
 	_ = t.socket.Close() // nothing can be done about a socket that does not close
 }
 
+// shuttingDown is what clients are told of the end of the process.
+const shuttingDown = "the gateway is shutting down"
+
 // shutDown ends all tunnels. With drain (the process ends) peers are told first
 // and streams may finish within timeouts.drain.
 func (h *hub) shutDown(drain bool) {
 	h.draining.Store(true)
 	env := h.current()
+	why := "the gateway's configuration has no place for this tunnel any more"
+	if drain {
+		why = shuttingDown
+	}
 	if drain && env != nil {
 		h.drain(time.Duration(env.timeouts.Drain))
 	}
-	h.tunnels.closeAll(framecodec.CodeTunnelClosed)
+	h.tunnels.closeAll(framecodec.CodeTunnelClosed, why)
 	h.remotes.closeAll()
 	h.mu.Lock()
 	events := h.events
@@ -330,7 +337,7 @@ func (h *hub) drain(limit time.Duration) {
 // Destruct ends what is left. Caddy's pool calls it when the last configuration
 // has given the hub back, also when it was never started (validate).
 func (h *hub) Destruct() error {
-	h.tunnels.closeAll(framecodec.CodeTunnelClosed)
+	h.tunnels.closeAll(framecodec.CodeTunnelClosed, shuttingDown)
 	h.remotes.closeAll()
 	h.mu.Lock()
 	tr, running := h.net, h.running

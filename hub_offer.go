@@ -77,7 +77,7 @@ func (h *hub) newTunnel(state *endpointState, c signal.Caller, o signal.Offer) *
 func (h *hub) admit(t *gatewayTunnel, env *environment, state *endpointState) error {
 	identity, ok := h.identities.add(t.owner, state.limits.TunnelsPerIdentity, h.memory, env.limits.MemoryPerIdentity)
 	if !ok {
-		return &tunnel.Error{Code: framecodec.CodeTooManyTunnels, Text: "this identity has as many tunnels as it may"}
+		return tunnel.Errorf(framecodec.CodeTooManyTunnels, "this identity has as many tunnels as it may (tunnels_per_identity: %d)", state.limits.TunnelsPerIdentity)
 	}
 	t.budget = tunnel.NewBudget(identity, env.limits.TunnelMemory)
 	// The session takes its part when its channel opens, not for each handshake.
@@ -103,7 +103,8 @@ func (h *hub) admit(t *gatewayTunnel, env *environment, state *endpointState) er
 func (h *hub) admitHandshake(t *gatewayTunnel, env *environment) error {
 	evicted, ok := h.handshakes.add(t.handshake, env.limits.Handshakes, env.limits.HandshakesPerClient)
 	if !ok {
-		return signal.WithRetryAfter(time.Second, &tunnel.Error{Code: framecodec.CodeTooManyTunnels, Text: "too many tunnels of this client are being set up"})
+		return signal.WithRetryAfter(time.Second, tunnel.Errorf(framecodec.CodeTooManyTunnels,
+			"too many tunnels of this client are being set up (handshakes_per_client: %d)", env.limits.HandshakesPerClient))
 	}
 	if evicted != nil {
 		evicted.evict()

@@ -79,15 +79,15 @@ func (t *tunnelTable) all() []*gatewayTunnel {
 	return list
 }
 
-// closeAll admits no more tunnels, ends those that are there and returns when
-// they are gone.
-func (t *tunnelTable) closeAll(code tunnel.Code) {
+// closeAll admits no more tunnels, ends those that are there, saying why, and
+// returns when they are gone.
+func (t *tunnelTable) closeAll(code tunnel.Code, text string) {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
 	list := t.all()
 	for _, g := range list {
-		g.close(code, "")
+		g.close(code, text)
 	}
 	for _, g := range list {
 		<-g.gone

@@ -2,6 +2,7 @@ package culvert
 
 import (
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,3 +80,43 @@ type brokenCarrier struct{ tunnel.Carrier }
 
 func (brokenCarrier) Wait() error             { panic("a test") }
 func (brokenCarrier) Close(tunnel.Code) error { return nil }
+
+// TestShutDownSaysWhy: what ends with the gateway ends with a text, which its
+// client and the log show.
+func TestShutDownSaysWhy(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	for _, exiting := range []bool{true, false} {
+		env := testEnvironment(t, "gw")
+		h := &hub{memory: tunnel.NewBudget(nil, 0)}
+		g := h.newTunnel(env.endpoints["gw"], signal.Caller{Identity: "alice"}, signal.Offer{})
+		if err := h.tunnels.add(g, 1); err != nil {
+			t.Fatal(err)
+		}
+		go func() { // as run does
+			<-g.closing
+			close(g.gone)
+		}()
+		h.shutDown(exiting)
+		want := "the gateway is shutting down"
+		if !exiting {
+			want = "the gateway's configuration has no place for this tunnel any more"
+		}
+		if g.closeCode != framecodec.CodeTunnelClosed || g.closeText != want {
+			t.Errorf("exiting %v: it ended with %v, %q", exiting, g.closeCode, g.closeText)
+		}
+	}
+}
+
+// TestLimitIsNamed: who is refused for a limit is told which one.
+func TestLimitIsNamed(t *testing.T) {
+	env := testEnvironment(t, "gw")
+	state := env.endpoints["gw"]
+	state.limits.TunnelsPerIdentity, env.limits.HandshakesPerClient = 0, 0
+	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	g := h.newTunnel(state, signal.Caller{Identity: "alice"}, signal.Offer{})
+	for limit, err := range map[string]error{"tunnels_per_identity: 0": h.admit(g, env, state), "handshakes_per_client: 0": h.admitHandshake(g, env)} {
+		if tunnel.CodeOf(err) != framecodec.CodeTooManyTunnels || !strings.Contains(err.Error(), limit) {
+			t.Errorf("%v, want the limit %s", err, limit)
+		}
+	}
+}

@@ -29,6 +29,10 @@ type attempt struct {
 	since time.Time
 }
 
+func newAttempt(url string, progress func(Progress)) *attempt {
+	return &attempt{url: strings.SplitN(url, "?", 2)[0], progress: progress}
+}
+
 // enter begins a step; the one before it is over. Steps never go back, so that
 // a late callback does no harm.
 func (a *attempt) enter(step Step, detail string) {
@@ -76,8 +80,9 @@ func (a *attempt) finish(err error) error {
 	return err
 }
 
-// trace follows the first request to the gateway.
-func (a *attempt) trace() *httptrace.ClientTrace {
+// trace follows the first request to the gateway, which begins the step asking
+// once there is a connection.
+func (a *attempt) trace(asking Step) *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
 		ConnectStart: func(_, address string) { a.enter(StepConnect, address) },
 		TLSHandshakeStart: func() {
@@ -85,11 +90,11 @@ func (a *attempt) trace() *httptrace.ClientTrace {
 		},
 		TLSHandshakeDone: func(state tls.ConnectionState, err error) {
 			if err == nil {
-				a.enter(StepSignal, tls.VersionName(state.Version))
+				a.enter(asking, tls.VersionName(state.Version))
 			}
 		},
 		GotConn: func(info httptrace.GotConnInfo) {
-			a.enter(StepSignal, info.Conn.RemoteAddr().String())
+			a.enter(asking, info.Conn.RemoteAddr().String())
 		},
 	}
 }
@@ -111,17 +116,22 @@ func (c Config) dial(ctx context.Context) (*Tunnel, error) {
 			break
 		}
 	}
+	return nil, joined(all, len(c.URLs))
+}
+
+// joined is the error of attempts at one URL after another, of that many.
+func joined(all []error, urls int) error {
 	if len(all) == 1 {
-		return nil, all[0]
+		return all[0]
 	}
-	return nil, fmt.Errorf("no gateway of %d was reached: %w", len(c.URLs), errors.Join(all...))
+	return fmt.Errorf("no gateway of %d was reached: %w", urls, errors.Join(all...))
 }
 
 // dialURL makes a tunnel with one gateway. The error is a *StepError.
 func (c Config) dialURL(ctx context.Context, url string) (*Tunnel, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.ConnectTimeout)
 	defer cancel()
-	a := &attempt{url: strings.SplitN(url, "?", 2)[0], progress: c.Progress}
+	a := newAttempt(url, c.Progress)
 	a.enter(StepResolve, "")
 	t, err := c.newTunnel(a, url)
 	if err == nil {

@@ -15,7 +15,8 @@ import (
 // Step is a part of making a tunnel.
 type Step int
 
-// The steps, in their order. StepOpen is that of a stream, not of the tunnel.
+// The steps, in their order. The last two are not of making a tunnel: StepOpen
+// is that of a stream, StepTargets that of the target list.
 const (
 	StepResolve Step = iota // the gateway's name
 	StepConnect             // TCP to the gateway
@@ -26,9 +27,10 @@ const (
 	StepChannel             // the data channel
 	StepHello               // the first frame of each side
 	StepOpen                // a stream to a target
+	StepTargets             // the list of targets
 )
 
-var stepNames = [...]string{"resolve", "connect", "tls", "signal", "ice", "dtls", "channel", "hello", "open"}
+var stepNames = [...]string{"resolve", "connect", "tls", "signal", "ice", "dtls", "channel", "hello", "open", "targets"}
 
 // String returns the step's word, such as "ice".
 func (s Step) String() string { return stepNames[s] }
@@ -38,7 +40,7 @@ func (s Step) Describe() string {
 	return [...]string{
 		"looking up the gateway's name", "connecting to the gateway", "checking the gateway's certificate",
 		"exchanging offer and answer", "finding a network path (UDP)", "setting up encryption (DTLS)",
-		"opening the data channel", "greeting the gateway", "opening a stream",
+		"opening the data channel", "greeting the gateway", "opening a stream", "asking for the targets",
 	}[s]
 }
 
@@ -83,14 +85,14 @@ func hint(step Step, err error) string {
 	var cert *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &cert):
-		return "the gateway's certificate is not trusted here: give its authority with --ca or tls_trust_pool, or use the name that the certificate has"
+		return "the gateway's certificate is not trusted here: give its authority with --ca or tls_trust_pool, or use the name that the certificate has, in the URL or as tls_server_name"
 	case step == StepResolve:
 		return "check the host name in the URL and this machine's DNS"
 	case step == StepConnect:
 		return "check the URL's host and port, that the gateway runs, and that no firewall or proxy is in between"
 	case step == StepTLS:
 		return "check that the URL's port speaks TLS and whether the gateway asks for a client certificate"
-	case step == StepSignal:
+	case step == StepSignal, step == StepTargets:
 		return signalHint(err)
 	case step == StepICE:
 		return "UDP between this machine and the gateway is blocked: open the gateway's UDP port (3478 unless configured) in firewalls, set external_address at the gateway if it is behind NAT, or configure a TURN server"
@@ -103,7 +105,12 @@ func hint(step Step, err error) string {
 }
 
 func signalHint(err error) string {
+	if answer, ok := errors.AsType[*signal.ResponseError](err); ok && answer.Status == http.StatusMisdirectedRequest {
+		return "the gateway's site serves its own name only: the URL's host must be the TLS server name (tls_server_name)"
+	}
 	switch tunnel.CodeOf(err) {
+	case framecodec.CodeUnreachable: // connected, and TLS 1.3 hears of a refused certificate behind its handshake
+		return "the gateway ended the connection before it answered: see its log; if its site asks for client certificates, give one that it accepts (--cert with --key, tls_client_auth)"
 	case framecodec.CodeUnauthenticated, framecodec.CodeAuthExpired:
 		return "give credentials (--user with --password-file, --token-file or --header-file; `header` of a remote) or renew them"
 	case framecodec.CodeNotAllowed, framecodec.CodeForbiddenOrigin:
@@ -112,8 +119,17 @@ func signalHint(err error) string {
 		return "check the path in the URL: it is the endpoint's base_path, such as /tunnel"
 	case framecodec.CodeUnknownTarget:
 		return "`caddy webrtc-tunnel targets` lists the targets of this gateway"
-	case framecodec.CodeTooManyTunnels, framecodec.CodeOverloaded, framecodec.CodeOutOfMemoryBudget, framecodec.CodeDraining:
-		return "try again later"
+	case framecodec.CodeTooManyTunnels:
+		return "this user has as many tunnels as the endpoint's limit tunnels_per_identity allows, or sets up too many at once (handshakes_per_client): " +
+			"end one that is not needed any more (`caddy webrtc-tunnel list` and `kill` at the gateway do that too), or have the gateway's operator raise the limit"
+	case framecodec.CodeOverloaded:
+		return "the gateway is at one of its limits (limits tunnels, handshakes): try again later; its operator can end tunnels or raise the limit"
+	case framecodec.CodeOutOfMemoryBudget:
+		return "the gateway is at one of its limits (limits memory, memory_per_identity, tunnel_memory): end tunnels that are not needed, or have its operator raise the limit"
+	case framecodec.CodeDraining:
+		return "the gateway is shutting down or starting: try again when it is back"
+	case framecodec.CodeInternal:
+		return "this is the gateway's fault, and its log says what it is: ask its operator"
 	default:
 		return ""
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,5 +53,24 @@ func TestStepOfAFailure(t *testing.T) {
 	var e *StepError
 	if err := a.finish(errors.New("not done in time")); !errors.As(err, &e) || e.Step != StepICE {
 		t.Errorf("failed with %v, want the step ice", err)
+	}
+}
+
+// TestHintOfALimit: who meets a limit is told which one, and what helps.
+func TestHintOfALimit(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[tunnel.Code][]string{
+		framecodec.CodeTooManyTunnels:    {"tunnels_per_identity", "handshakes_per_client", "end one", "operator"},
+		framecodec.CodeOverloaded:        {"limits tunnels", "handshakes", "operator"},
+		framecodec.CodeOutOfMemoryBudget: {"limits memory", "memory_per_identity", "operator"},
+		framecodec.CodeDraining:          {"again"},
+		framecodec.CodeInternal:          {"log"},
+	} {
+		err := newStepError(StepSignal, "https://gw.example", &signal.ResponseError{Status: 429, Err: &tunnel.Error{Code: code}})
+		for _, part := range want {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%v: %q lacks %q", code, err.Hint, part)
+			}
+		}
 	}
 }

@@ -48,11 +48,14 @@ type Tunnel struct {
 	released bool // guarded by the Remote's lock
 }
 
+// signalClient talks to a gateway.
+func (c Config) signalClient(url string) (*signal.Client, error) {
+	return signal.NewClient(signal.ClientConfig{URL: url, Header: c.Header, HTTP: &http.Client{Transport: c.Transport}})
+}
+
 // newTunnel prepares a tunnel; it does no I/O.
 func (c Config) newTunnel(a *attempt, url string) (*Tunnel, error) {
-	client, err := signal.NewClient(signal.ClientConfig{
-		URL: url, Header: c.Header, HTTP: &http.Client{Transport: c.Transport},
-	})
+	client, err := c.signalClient(url)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +71,7 @@ func (c Config) newTunnel(a *attempt, url string) (*Tunnel, error) {
 // connect goes through the steps. On error nothing is left; else it is for the
 // caller to start end.
 func (t *Tunnel) connect(ctx context.Context, a *attempt) error {
-	servers, err := t.client.ICEServers(httptrace.WithClientTrace(ctx, a.trace()))
+	servers, err := t.client.ICEServers(httptrace.WithClientTrace(ctx, a.trace(StepSignal)))
 	if err != nil {
 		return err
 	}

@@ -140,7 +140,7 @@ func (b *fakeBackend) Status(ctx context.Context, c Caller, secret string) (any,
 }
 
 func (b *fakeBackend) Targets(context.Context, Caller) (any, error) {
-	return []map[string]string{{"name": "ssh", "kind": "tcp"}}, nil
+	return map[string]any{"targets": []map[string]string{{"name": "ssh", "kind": "tcp"}}}, nil
 }
 
 func (b *fakeBackend) ICEServers(context.Context, Caller) []rtc.ICEServer { return b.servers }

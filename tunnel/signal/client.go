@@ -2,6 +2,7 @@ package signal
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -154,12 +155,23 @@ func (c *Client) location(res response) (*url.URL, error) {
 	return u, nil
 }
 
-// Targets returns the target list of the gateway, JSON as sent.
+// Targets returns the target list of the gateway, JSON as sent: an object with a
+// list of targets. Anything else is an error, since many servers answer 200 to
+// whatever they are asked.
 func (c *Client) Targets(ctx context.Context) ([]byte, error) {
 	u := c.url.JoinPath("targets")
 	u.RawQuery = ""
 	res, err := c.do(ctx, call{method: http.MethodGet, url: u, want: http.StatusOK, limit: maxTargets})
-	return []byte(res.body), err
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Targets []json.RawMessage `json:"targets"`
+	}
+	if json.Unmarshal([]byte(res.body), &answer) != nil || answer.Targets == nil {
+		return nil, protocolError("the answer is no list of targets: is this the URL of a gateway?")
+	}
+	return []byte(res.body), nil
 }
 
 func parseExpires(h http.Header) time.Duration {
