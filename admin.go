@@ -156,7 +156,15 @@ func (a *Admin) closeStream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if raw := t.rawChannel(r.PathValue("n")); raw != nil {
+		raw.Close(framecodec.CodeClosedByAdmin)
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
 	n, err := strconv.ParseUint(r.PathValue("n"), 10, 32)
+	if strings.HasPrefix(r.PathValue("n"), "raw-") {
+		return apiError(http.StatusNotFound, fmt.Errorf("no raw channel %q in this tunnel", r.PathValue("n")))
+	}
 	if err != nil {
 		return apiError(http.StatusBadRequest, fmt.Errorf("%q is not a stream's number", r.PathValue("n")))
 	}

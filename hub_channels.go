@@ -108,6 +108,9 @@ func (t *gatewayTunnel) markConnected() {
 	t.mu.Lock()
 	first := !t.connected && !t.isClosing
 	t.connected = t.connected || first
+	if first {
+		processMetrics.traffic.addTunnel(t.exit) // before anybody can see that it ended
+	}
 	t.mu.Unlock()
 	if first {
 		t.hub.handshakes.remove(t.handshake)

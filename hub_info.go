@@ -71,6 +71,10 @@ func (t *gatewayTunnel) info() tunnelInfo {
 		i.CandidatePair = peer.Stats().CandidatePair
 	}
 	i.addSession(session)
+	raw := t.exit.RawStats()
+	i.Streams += raw.Open
+	i.BytesIn += raw.BytesIn
+	i.BytesOut += raw.BytesOut
 	return i
 }
 
@@ -90,6 +94,8 @@ func (t *gatewayTunnel) detail() tunnelDetail {
 	return tunnelDetail{t.info(), streamList(t.currentSession()), t.exit.RawInfos()}
 }
 
+func (t *gatewayTunnel) rawChannel(id string) *gateway.Raw { return t.exit.RawByID(id) }
+
 func streamList(s *tunnel.Session) []streamInfo {
 	list := []streamInfo{}
 	if s == nil {
@@ -106,6 +112,7 @@ type anyTunnel interface {
 	info() tunnelInfo
 	detail() tunnelDetail
 	currentSession() *tunnel.Session
+	rawChannel(id string) *gateway.Raw // nil: none with that id
 	close(code tunnel.Code, text string)
 }
 

@@ -106,6 +106,10 @@ func (h *hub) tunnelClosed(t *gatewayTunnel, session *tunnel.Session, end tunnel
 		stats = session.Stats()
 		processMetrics.traffic.remove(session)
 	}
+	raw := t.exit.RawStats()
+	stats.BytesIn += raw.BytesIn
+	stats.BytesOut += raw.BytesOut
+	processMetrics.traffic.removeTunnel(t.exit)
 	t.mu.Lock()
 	connected := t.connected
 	t.mu.Unlock()

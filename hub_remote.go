@@ -11,6 +11,7 @@ import (
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/client"
+	"github.com/culvertgate/culvert/tunnel/gateway"
 	"github.com/culvertgate/culvert/tunnel/rtc"
 )
 
@@ -221,6 +222,9 @@ func (t *remoteTunnel) detail() tunnelDetail {
 }
 
 func (t *remoteTunnel) currentSession() *tunnel.Session { return t.tunnel.Session() }
+
+// rawChannel finds none: only pages open them.
+func (t *remoteTunnel) rawChannel(string) *gateway.Raw { return nil }
 
 // close ends the session, and with it the tunnel; the remote may make another.
 func (t *remoteTunnel) close(code tunnel.Code, text string) { t.tunnel.Session().Close(code, text) }

@@ -111,18 +111,26 @@ func waitRaws(t *testing.T, g *gatewayTunnel, target string) {
 	})
 }
 
-// still is a channel on which nothing comes until it is closed.
+// still is a channel on which nothing comes but what the test says.
 type still struct {
 	tunnel.Carrier
+	say    chan string
+	said   string // the message that Wait has found
 	closed chan struct{}
 }
 
-func newStill() *still { return &still{closed: make(chan struct{}, 1)} }
+func newStill() *still { return &still{say: make(chan string), closed: make(chan struct{})} }
 
 func (s *still) Wait() error {
-	<-s.closed
-	return &tunnel.Error{Code: framecodec.CodeTunnelClosed}
+	select {
+	case s.said = <-s.say:
+		return nil
+	case <-s.closed:
+		return &tunnel.Error{Code: framecodec.CodeTunnelClosed}
+	}
 }
+
+func (s *still) ReadMessage(p []byte) (int, error) { return copy(p, s.said), nil }
 
 func (s *still) MaxMessage() int { return 1024 }
 

@@ -103,9 +103,8 @@ func (m *metrics) streamEnded(side string, st *tunnel.Stream, opened bool, code 
 	m.streamsOpened.WithLabelValues(side, kindLabel(st.Target().Kind), codeLabel(code)).Inc()
 }
 
-// rawEnded counts a raw channel's end, and its bytes: no session counts them.
+// rawEnded counts a raw channel's end.
 func (m *metrics) rawEnded(info gateway.RawInfo, code tunnel.Code) {
-	m.traffic.addBytes(sideGateway, info.BytesIn, info.BytesOut)
 	if info.Opened {
 		m.streamEnds.WithLabelValues(sideGateway, codeLabel(code)).Inc()
 		return

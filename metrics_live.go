@@ -7,16 +7,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/gateway"
 	"github.com/culvertgate/culvert/tunnel/udp"
 )
 
-// traffic adds up what sessions moved: those that live, and those that ended
-// since the process began. The zero value is empty and ready; safe for
+// traffic adds up what sessions and raw channels moved: those that live, and those
+// that ended since the process began. The zero value is empty and ready; safe for
 // concurrent use.
 type traffic struct {
 	mu    sync.Mutex
 	live  map[*tunnel.Session]string     // side; guarded by mu
 	ended map[string]tunnel.SessionStats // by side; guarded by mu
+
+	exits     map[*gateway.Exit]bool // of the gateway's tunnels that are open; guarded by mu
+	endedRaws gateway.RawStats       // of those that ended; guarded by mu
 }
 
 func (t *traffic) add(s *tunnel.Session, side string) {
@@ -40,19 +44,31 @@ func (t *traffic) remove(s *tunnel.Session) {
 	t.ended[side] = addStats(t.ended[side], s.Stats())
 }
 
-// addBytes counts bytes that no session counted.
-func (t *traffic) addBytes(side string, in, out uint64) {
+// addTunnel counts a gateway's tunnel that has opened, and its raw channels: they
+// are no session's.
+func (t *traffic) addTunnel(e *gateway.Exit) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ended == nil {
-		t.live, t.ended = map[*tunnel.Session]string{}, map[string]tunnel.SessionStats{}
+	if t.exits == nil {
+		t.exits = map[*gateway.Exit]bool{}
 	}
-	t.ended[side] = addStats(t.ended[side], tunnel.SessionStats{BytesIn: in, BytesOut: out})
+	t.exits[e] = true
 }
 
-// sums returns the counters of all sessions of a side since the process began,
-// and the gauges of those that live.
-func (t *traffic) sums(side string) (total tunnel.SessionStats, sessions int) {
+// removeTunnel keeps the final counters of a tunnel that has been released; of one
+// that never opened there are none.
+func (t *traffic) removeTunnel(e *gateway.Exit) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.exits[e] {
+		delete(t.exits, e)
+		t.endedRaws = addRaws(t.endedRaws, e.RawStats())
+	}
+}
+
+// sums returns the counters of all sessions and raw channels of a side since the
+// process began, the gauges of those that live, and how many tunnels are open.
+func (t *traffic) sums(side string) (total tunnel.SessionStats, tunnels int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	total = t.ended[side]
@@ -64,9 +80,27 @@ func (t *traffic) sums(side string) (total tunnel.SessionStats, sessions int) {
 		total = addStats(total, stats)
 		total.Streams += stats.Streams
 		total.Queued += stats.Queued
-		sessions++
+		tunnels++
 	}
-	return total, sessions
+	if side != sideGateway {
+		return total, tunnels
+	}
+	raws := t.endedRaws
+	for e := range t.exits {
+		stats := e.RawStats()
+		raws = addRaws(raws, stats)
+		total.Streams += stats.Open
+	}
+	total.BytesIn += raws.BytesIn
+	total.BytesOut += raws.BytesOut
+	return total, len(t.exits)
+}
+
+// addRaws adds counters; the gauge stays that of a.
+func addRaws(a, b gateway.RawStats) gateway.RawStats {
+	a.BytesIn += b.BytesIn
+	a.BytesOut += b.BytesOut
+	return a
 }
 
 // roundTrips returns the smoothed round trips of the sessions that live.
@@ -175,11 +209,8 @@ func (c *liveCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	var all tunnel.SessionStats
 	for _, side := range []string{sideGateway, sideClient} {
-		sum, sessions := c.m.traffic.sums(side)
-		gauge(descTunnels, float64(sessions), side, carrierWebRTC)
-		if side == sideGateway {
-			sum.Streams += rawChannels()
-		}
+		sum, tunnels := c.m.traffic.sums(side)
+		gauge(descTunnels, float64(tunnels), side, carrierWebRTC)
 		gauge(descStreams, float64(sum.Streams), side)
 		counter(descBytes, float64(sum.BytesIn), side, "in")
 		counter(descBytes, float64(sum.BytesOut), side, "out")
@@ -193,17 +224,6 @@ func (c *liveCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descBuffered, float64(all.Queued))
 	counter(descEventsDropped, float64(c.m.eventsDropped.Load()))
 	c.collectHubs(gauge, counter)
-}
-
-// rawChannels counts those that are open: no session does.
-func rawChannels() int {
-	n := 0
-	for _, h := range runningHubs() {
-		for _, t := range h.tunnels.all() {
-			n += int(t.raws.Load())
-		}
-	}
-	return n
 }
 
 type emitFunc func(d *prometheus.Desc, v float64, labels ...string)

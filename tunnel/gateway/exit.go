@@ -95,12 +95,15 @@ type Exit struct {
 	subject atomic.Pointer[policy.Subject]
 	wg      sync.WaitGroup
 
-	mu      sync.Mutex
-	closed  bool                             // guarded by mu
-	opens   map[*context.CancelFunc]struct{} // in progress; guarded by mu
-	raws    map[*Raw]struct{}                // guarded by mu
-	ended   []RawInfo                        // the last raw channels that ended; guarded by mu
-	session *tunnel.Session                  // of the last open; guarded by mu
+	rawNumber atomic.Uint32 // of the last raw channel
+
+	mu                sync.Mutex
+	closed            bool                             // guarded by mu
+	opens             map[*context.CancelFunc]struct{} // in progress; guarded by mu
+	raws              map[*Raw]struct{}                // guarded by mu
+	ended             []RawInfo                        // the last raw channels that ended; guarded by mu
+	endedIn, endedOut uint64                           // bytes of all raw channels that ended; guarded by mu
+	session           *tunnel.Session                  // of the last open; guarded by mu
 }
 
 // NewExit returns an Exit; it starts nothing.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ const (
 // stream. Its methods are safe for concurrent use.
 type Raw struct {
 	exit    *Exit
+	id      string
 	carrier tunnel.Carrier
 	target  tunnel.Target
 	since   time.Time
@@ -51,6 +53,7 @@ type Raw struct {
 
 // RawInfo is a snapshot of a raw channel for people.
 type RawInfo struct {
+	ID       string        `json:"id"` // raw-1, raw-2 ...: no stream's number
 	Target   string        `json:"target"`
 	Opened   bool          `json:"opened"`
 	Code     string        `json:"code,omitempty"` // of its end; empty while it runs
@@ -65,7 +68,7 @@ func (e *Exit) Raw(c tunnel.Carrier, name string) {
 	t := tunnel.Target{Kind: tunnel.KindNamed, Host: name}
 	v := e.view()
 	r := &Raw{
-		exit: e, carrier: c, target: t, since: time.Now(),
+		exit: e, id: fmt.Sprintf("raw-%d", e.rawNumber.Add(1)), carrier: c, target: t, since: time.Now(),
 		spoken: make(chan struct{}), dialled: make(chan struct{}), over: make(chan struct{}),
 		cancel: func() {}, uncount: func() {},
 	}
@@ -152,6 +155,8 @@ func (r *Raw) forget() {
 	info := r.Info()
 	e.mu.Lock()
 	delete(e.raws, r)
+	e.endedIn += info.BytesIn
+	e.endedOut += info.BytesOut
 	if len(e.ended) == rawsKept {
 		e.ended = append(e.ended[:0], e.ended[1:]...)
 	}
@@ -203,7 +208,7 @@ func (r *Raw) Info() RawInfo {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	info := RawInfo{
-		Target: framecodec.SafeText([]byte(r.target.Host)), Opened: r.conn != nil,
+		ID: r.id, Target: framecodec.SafeText([]byte(r.target.Host)), Opened: r.conn != nil,
 		BytesIn: r.bytesIn.Load(), BytesOut: r.bytesOut.Load(), Age: time.Since(r.since),
 	}
 	if r.result != nil {
@@ -221,6 +226,35 @@ func (e *Exit) Raws() []*Raw {
 		out = append(out, r)
 	}
 	return out
+}
+
+// RawByID returns the raw channel with that id that runs, nil if there is none.
+func (e *Exit) RawByID(id string) *Raw {
+	for _, r := range e.Raws() {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// RawStats are the counters of all raw channels of an Exit.
+type RawStats struct {
+	Open     int    // that run
+	BytesIn  uint64 // from the peer, since the beginning
+	BytesOut uint64 // to the peer, since the beginning
+}
+
+// RawStats returns the counters.
+func (e *Exit) RawStats() RawStats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := RawStats{Open: len(e.raws), BytesIn: e.endedIn, BytesOut: e.endedOut}
+	for r := range e.raws {
+		s.BytesIn += r.bytesIn.Load()
+		s.BytesOut += r.bytesOut.Load()
+	}
+	return s
 }
 
 // RawInfos returns snapshots of the raw channels that run, and of the last 16
