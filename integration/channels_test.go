@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -79,11 +80,15 @@ func trySession(t *testing.T, header http.Header, target string, d tunnel.Dialec
 	return p, err
 }
 
+func rawSpec(target string) []rtc.ChannelSpec {
+	return []rtc.ChannelSpec{{Protocol: "raw:" + target}}
+}
+
 // rawCode opens a raw channel to a named target and returns the code that the
 // session's status tells.
 func rawCode(t *testing.T, header http.Header, target string) framecodec.Code {
 	t.Helper()
-	p, channels, err := tryChannels(t, header, "", []rtc.ChannelSpec{{Protocol: "raw:" + target}})
+	p, channels, err := tryChannels(t, header, "", rawSpec(target))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,10 +99,22 @@ func rawCode(t *testing.T, header http.Header, target string) framecodec.Code {
 // rawOutcome wants an echo of a raw channel, or the code of its end.
 func rawOutcome(t *testing.T, p *peer, ch *rtc.Channel) framecodec.Code {
 	t.Helper()
-	if err := ch.WriteMessage([]byte("ping")); err == nil {
+	return rawReply(t, p, ch, "ping", "ping")
+}
+
+// rawReply sends a message and wants bytes that begin so, or the code of the
+// channel's end.
+func rawReply(t *testing.T, p *peer, ch *rtc.Channel, message, want string) framecodec.Code {
+	t.Helper()
+	var got string
+	if err := ch.WriteMessage([]byte(message)); err == nil {
 		buf := make([]byte, 64)
-		if err := ch.Wait(); err == nil {
-			if n, err := ch.ReadMessage(buf); err == nil && string(buf[:n]) == "ping" {
+		for ch.Wait() == nil {
+			n, err := ch.ReadMessage(buf)
+			if err != nil {
+				break
+			}
+			if got += string(buf[:n]); strings.HasPrefix(got, want) {
 				return framecodec.CodeNormal
 			}
 		}
@@ -118,6 +135,6 @@ func rawOutcome(t *testing.T, p *peer, ch *rtc.Channel) framecodec.Code {
 			return code
 		}
 	}
-	t.Fatalf("status %s: no raw channel has ended, but there is no echo", raw)
+	t.Fatalf("status %s: no raw channel has ended, but %q came, want %q", raw, got, want)
 	return 0
 }
