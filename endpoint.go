@@ -268,7 +268,8 @@ func (e *Endpoint) logAccess(r *http.Request, c signal.Caller, res signal.Result
 		zap.Stringer("code", res.Code), zap.String("identity", c.Identity), zap.Stringer("client_ip", c.ClientIP),
 		zap.Int64("duration_ms", took.Milliseconds()),
 	}
-	if t := e.hub.tunnels.withSecret(res.Secret); t != nil {
+	t := e.hub.tunnels.withSecret(res.Secret)
+	if t != nil {
 		fields = append(fields, zap.String("id", t.id))
 	}
 	if res.Code == framecodec.CodeNormal {
@@ -276,7 +277,7 @@ func (e *Endpoint) logAccess(r *http.Request, c signal.Caller, res signal.Result
 		return
 	}
 	fields = append(fields, zap.NamedError("reason", res.Err))
-	if res.Kind == signal.KindDelete && res.Status == http.StatusNotFound {
+	if t == nil && res.Kind == signal.KindDelete && res.Status == http.StatusNotFound {
 		e.hub.logger().Debug("signalling refused", fields...) // the tunnel ended here first, as after a handshake in vain
 		return
 	}

@@ -131,19 +131,25 @@ func TestRepeatedDeleteIsNoWarning(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := &Endpoint{Name: "gw", hub: h}
+	others := h.newTunnel(env.endpoints["gw"], signal.Caller{Identity: "alice"}, signal.Offer{})
+	if err := h.tunnels.add(others, 1); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		method string
 		kind   signal.Kind
 		status int
+		secret string
 		want   zapcore.Level
 	}{
-		{http.MethodDelete, signal.KindDelete, http.StatusNotFound, zapcore.DebugLevel},
-		{http.MethodDelete, signal.KindDelete, http.StatusUnauthorized, zapcore.WarnLevel},
-		{http.MethodPatch, signal.KindPatch, http.StatusNotFound, zapcore.WarnLevel},
+		{http.MethodDelete, signal.KindDelete, http.StatusNotFound, "gone", zapcore.DebugLevel},
+		{http.MethodDelete, signal.KindDelete, http.StatusNotFound, others.secret, zapcore.WarnLevel}, // it is there, and somebody else's
+		{http.MethodDelete, signal.KindDelete, http.StatusUnauthorized, "gone", zapcore.WarnLevel},
+		{http.MethodPatch, signal.KindPatch, http.StatusNotFound, "gone", zapcore.WarnLevel},
 	} {
 		counter := processMetrics.signalling.WithLabelValues(test.method, strconv.Itoa(test.status))
 		before := testutil.ToFloat64(counter)
-		res := signal.Result{Handled: true, Kind: test.kind, Status: test.status, Code: framecodec.CodeNotFound, Err: errors.New("no such session")}
+		res := signal.Result{Handled: true, Kind: test.kind, Status: test.status, Code: framecodec.CodeNotFound, Secret: test.secret, Err: errors.New("no such session")}
 		e.logAccess(httptest.NewRequest(test.method, "/", nil), signal.Caller{}, res, 0)
 		lines := logs.TakeAll()
 		if len(lines) != 1 || lines[0].Level != test.want {
@@ -153,6 +159,7 @@ func TestRepeatedDeleteIsNoWarning(t *testing.T) {
 			t.Errorf("%s, %d: counted %v times", test.method, test.status, got)
 		}
 	}
+	h.tunnels.remove(others)
 	h.detach(env)
 	if err := h.Destruct(); err != nil {
 		t.Error(err)
