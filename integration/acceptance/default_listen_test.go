@@ -2,8 +2,10 @@ package acceptance
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,10 +48,12 @@ const plainClient = `{
 // TestDefaultListen has two machines with a cable between them, and a gateway
 // without a word of configuration for its UDP socket.
 func TestDefaultListen(t *testing.T) {
+	t.Parallel()
 	near, far := testkit.NewNamespace(t), testkit.NewNamespace(t)
 	_, address, err := near.Connect(far)
 	check(t, err)
 	gateway := testkit.StartCaddy(t, testkit.CaddyConfig{Caddyfile: fmt.Sprintf(plainGateway, address), Namespace: far})
+	testkit.Eventually(t, patience, func() error { return hasCertificate(t.Context(), near, address) })
 	authority := filepath.Join(gateway.Home, "data", "caddy", "pki", "authorities", "local", "root.crt")
 	client := testkit.StartCaddy(t, testkit.CaddyConfig{Caddyfile: fmt.Sprintf(plainClient, address, authority), Namespace: near})
 
@@ -67,6 +71,18 @@ func TestDefaultListen(t *testing.T) {
 	}
 	secondGateway(t, far, gateway)
 	onlyTunnel(t, gateway)
+}
+
+// hasCertificate reports whether Caddy has made its certificate yet, which it
+// does behind its start.
+func hasCertificate(ctx context.Context, from *testkit.Namespace, address netip.Addr) error {
+	c, err := from.DialContext(ctx, "tcp", netip.AddrPortFrom(address, 443).String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	//nolint:gosec // whether there is one is all that is asked; the client checks it
+	return tls.Client(c, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx)
 }
 
 // secondGateway starts another one on the same machine, which has to say what is

@@ -33,6 +33,7 @@ var interrupts = []struct {
 // TestMustShow2CtrlCDrains: with a stream open the first Ctrl-C lets it finish,
 // and then the command ends well and leaves nothing at the gateway.
 func TestMustShow2CtrlCDrains(t *testing.T) {
+	t.Parallel()
 	for _, mode := range interrupts {
 		t.Run(mode.name, func(t *testing.T) {
 			p := startLoneGateway(t, setup{})
@@ -63,7 +64,7 @@ func TestMustShow2CtrlCDrains(t *testing.T) {
 // TestMustShow2CtrlCTwice: the second Ctrl-C ends the command at once, with
 // Caddy's exit code for that. The gateway is not told and finds out.
 func TestMustShow2CtrlCTwice(t *testing.T) {
-	t.Parallel() // it mostly waits
+	t.Parallel()
 	for _, mode := range interrupts {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
