@@ -161,6 +161,9 @@ func (w *neighbours) check(t *testing.T, target string, want framecodec.Code) {
 	if err != nil || status != http.StatusOK || said.Code != want {
 		t.Errorf("explain %s: %d %s %v, want %v", target, status, body, err, want)
 	}
+	if want == framecodec.CodeResolveFailed && !strings.Contains(said.Reason, neighbourDNS) {
+		t.Errorf("explain %s does not name the resolver that was asked: %s", target, said.Reason)
+	}
 	c, err := w.net.DialContext(ctx, "tcp", w.entry[target])
 	if err == nil {
 		err = pingPong(c)

@@ -41,7 +41,25 @@ func newResolver(d *Dynamic) (Resolver, error) {
 	r.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return dialDNS(ctx, network, server)
 	}
-	return absolute{r}, nil
+	return asked{absolute{r}, server}, nil
+}
+
+// asked puts the server that was asked into errors: Go's resolver names the one
+// of resolv.conf.
+type asked struct {
+	absolute
+	server string
+}
+
+func (a asked) LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, error) {
+	list, err := a.absolute.LookupNetIP(ctx, network, name)
+	var dns *net.DNSError
+	if errors.As(err, &dns) && dns.Server != "" {
+		named := *dns
+		named.Server = a.server
+		return nil, &named
+	}
+	return list, err
 }
 
 func parseServer(s string) (string, error) {
