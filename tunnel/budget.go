@@ -1,15 +1,20 @@
 package tunnel
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+)
 
 // Budget bounds the bytes that are queued or granted below it: one of the
 // process, one of each identity, one of each tunnel, linked to their parents. A
 // reservation must fit into every budget up to the root. The zero value is not
 // usable; all methods are safe for concurrent use and take no lock.
 type Budget struct {
-	parent *Budget
-	limit  atomic.Int64
-	used   atomic.Int64
+	parent   *Budget
+	limit    atomic.Int64
+	used     atomic.Int64
+	sessions atomic.Int64 // that live off this budget itself
+	tunnels  atomic.Int64 // budgets below this one that have a session
 }
 
 // NewBudget returns a budget of limit bytes (0 or less: no limit of its own)
@@ -93,13 +98,53 @@ func (b *Budget) Over() bool {
 
 func max0(n int64) int64 { return max(n, 0) }
 
+// mark is how much of a limit may be used before memory counts as short.
+func mark(limit int64) int64 { return limit / 4 * 3 }
+
 // Pressed reports whether a budget above this one is more than three quarters
 // used: tunnels then grant less than their streams have consumed.
 func (b *Budget) Pressed() bool {
 	for at := b.parent; at != nil; at = at.parent {
-		if limit := at.limit.Load(); limit > 0 && at.used.Load() > limit/4*3 {
+		if limit := at.limit.Load(); limit > 0 && at.used.Load() > mark(limit) {
 			return true
 		}
 	}
 	return false
+}
+
+// join counts a session that lives off this budget; leave ends that.
+func (b *Budget) join() {
+	if b.sessions.Add(1) == 1 {
+		b.countTunnel(1)
+	}
+}
+
+func (b *Budget) leave() {
+	if b.sessions.Add(-1) == 0 {
+		b.countTunnel(-1)
+	}
+}
+
+func (b *Budget) countTunnel(n int64) {
+	for at := b.parent; at != nil; at = at.parent {
+		at.tunnels.Add(n)
+	}
+}
+
+// share returns what a session of this budget may at most let its peer send
+// once n more bytes are taken. It is no bound unless a budget above is then more
+// than three quarters used; if so, these are divided by the tunnels that live off
+// them, so that all of them together stay at the mark. Sessions of one tunnel
+// divide the tunnel's share.
+func (b *Budget) share(n int64) int64 {
+	least := int64(math.MaxInt64)
+	for at := b.parent; at != nil; at = at.parent {
+		if limit := at.limit.Load(); limit > 0 && at.used.Load()+n > mark(limit) {
+			least = min(least, mark(limit)/max(at.tunnels.Load(), 1))
+		}
+	}
+	if least == math.MaxInt64 {
+		return least
+	}
+	return least / max(b.sessions.Load(), 1)
 }

@@ -49,6 +49,38 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// Above three quarters of a budget these are divided by its tunnels, whatever
+// identity they are of, and a tunnel's part by its sessions.
+func TestBudgetShare(t *testing.T) {
+	process := NewBudget(nil, 400)
+	alice, bob := NewBudget(process, 200), NewBudget(process, 0)
+	a1, a2, b1 := NewBudget(alice, 0), NewBudget(alice, 0), NewBudget(bob, 0)
+	for _, b := range []*Budget{a1, a2, b1, b1} {
+		b.join()
+	}
+	if got := a1.share(0); got < 1<<60 {
+		t.Errorf("share %d while memory is not short", got)
+	}
+	a1.Force(150)
+	if a1.share(0) < 1<<60 || a1.share(1) != 75 || b1.share(1) < 1<<60 {
+		t.Errorf("at the mark of alice: %d, %d beyond it, bob's %d", a1.share(0), a1.share(1), b1.share(1))
+	}
+	b1.Force(151)
+	if a1.share(0) != 100 || b1.share(0) != 50 || a1.share(1) != 75 {
+		t.Errorf("beyond the mark of all: %d, one session of two %d, %d", a1.share(0), b1.share(0), a1.share(1))
+	}
+	b1.leave()
+	a2.leave()
+	if a1.share(0) != 150 || b1.share(0) != 150 {
+		t.Errorf("of two tunnels: %d and %d", a1.share(0), b1.share(0))
+	}
+	b1.leave()
+	a1.leave()
+	if n := process.tunnels.Load() + alice.tunnels.Load() + bob.tunnels.Load(); n != 0 {
+		t.Errorf("%d tunnels stay", n)
+	}
+}
+
 func TestBudgetOfMany(t *testing.T) {
 	process := NewBudget(nil, 1000)
 	var wg sync.WaitGroup

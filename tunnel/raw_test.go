@@ -43,6 +43,12 @@ type message interface {
 func newRaw(t *testing.T, d tunnel.Dialect, role tunnel.Role, change func(*tunnel.Config)) *raw {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) })
+	return rawBeside(t, d, role, change)
+}
+
+// rawBeside is newRaw for a test that has one already.
+func rawBeside(t *testing.T, d tunnel.Dialect, role tunnel.Role, change func(*tunnel.Config)) *raw {
+	t.Helper()
 	a, b := newWires()
 	r := &raw{t: t, d: d, w: b, budget: tunnel.NewBudget(nil, 64<<20), sent: map[uint32]uint64{},
 		accepted: make(chan *accepted, 4096), opened: make(chan *tunnel.Stream, 16)}

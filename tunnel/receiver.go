@@ -35,6 +35,7 @@ type recvState struct {
 
 func (r *recvState) init(s *Session) {
 	r.drained = make(chan struct{}, 1)
+	s.cfg.Budget.join()
 	if s.d1 {
 		r.maxPayload = framecodec.MaxPayload1
 		r.numbers = new(numbers1)
@@ -50,6 +51,7 @@ func (r *recvState) init(s *Session) {
 // release gives back what the budget lent, when neither goroutine can take more.
 // In dialect 1 each queue has given back its own.
 func (r *recvState) release(s *Session) {
+	s.cfg.Budget.leave()
 	if s.d1 {
 		return
 	}

@@ -88,27 +88,35 @@ func (s *Session) largerWindow(window uint32) uint32 {
 	return max(window, uint32(min(int64(want), max0(free()))))
 }
 
-// growSession doubles the session window if the budget has room. Only the sender
-// calls it.
+// share is what the session may grant at most while n more bytes are taken from
+// the budgets; so much as the Hello promised it has always reserved.
+func (s *Session) share(n int64) int64 {
+	return max(s.cfg.Budget.share(n), MinSessionMemory)
+}
+
+// growSession doubles the session window if the budget has room, but grows it no
+// further than to the tunnel's fair share where memory is short then. Only the
+// sender calls it.
 func (s *Session) growSession() {
 	window := s.recv.window.Load()
-	if s.cfg.Budget.Pressed() || !s.cfg.Budget.Reserve(window) {
+	more := min(window, s.share(window)-window)
+	if more <= 0 || !s.cfg.Budget.Reserve(more) {
 		return
 	}
-	s.recv.reserved.Add(window)
-	s.recv.window.Store(2 * window)
+	s.recv.reserved.Add(more)
+	s.recv.window.Store(window + more)
 	s.recv.windowDue.Store(true)
 }
 
 // appendSessionWindow grants session credit. The window grows while it is used
-// up within two round trips or mostly lies in queues, and shrinks under
-// pressure; credit that was given is never taken back.
+// up within two round trips or mostly lies in queues, and shrinks to the tunnel's
+// fair share under pressure; credit that was given is never taken back.
 func (s *Session) appendSessionWindow(b []byte) []byte {
 	at := s.send.at
-	window := s.recv.window.Load()
+	window, share := s.recv.window.Load(), s.share(0)
 	switch {
-	case s.cfg.Budget.Pressed():
-		window = max(window/2, MinSessionMemory)
+	case window > share:
+		window = share
 		s.recv.window.Store(window)
 	case s.recv.queued.Load() > window/2, at-s.recv.grantAt < time.Duration(s.rttNanos.Load()):
 		s.growSession()
