@@ -112,6 +112,24 @@ func TestLostPeerEndsAStalledSession(t *testing.T) {
 	}
 }
 
+// TestClientHearsWhy: the gateway's last message is read although the peer
+// connection ends right behind it.
+func TestClientHearsWhy(t *testing.T) {
+	s := serve(t, nil)
+	if code := s.open(tunnel.Target{Kind: tunnel.KindNamed}); code != framecodec.CodeNormal {
+		t.Fatal(code)
+	}
+	s.tunnel.close(framecodec.CodeClosedByAdmin, closedByAdmin)
+	select {
+	case <-s.session.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the client's session goes on")
+	}
+	if code := tunnel.CodeOf(s.session.Err()); code != framecodec.CodeClosedByAdmin {
+		t.Errorf("the client hears %v", s.session.Err())
+	}
+}
+
 // dial1 makes a tunnel of dialect 1 to a hub, without HTTP.
 func dial1(t *testing.T, h *hub, state *endpointState, target string) (*rtc.Peer, *tunnel.Session) {
 	t.Helper()

@@ -104,9 +104,9 @@ func (t *gatewayTunnel) run(peer *rtc.Peer) {
 			}
 			end = tunnel.Error{Code: framecodec.CodeTimeout, Text: "no data channel that is served here was opened in time"}
 		case <-sessionDone:
-			end = asError(session.Err())
+			end = t.endOf(peer)
 		case <-peer.Done():
-			end = asError(peer.Err())
+			end = t.endOf(peer)
 		case <-t.closing:
 			t.mu.Lock()
 			end = tunnel.Error{Code: t.closeCode, Text: t.closeText}
@@ -115,6 +115,14 @@ func (t *gatewayTunnel) run(peer *rtc.Peer) {
 		running = false
 	}
 	t.release(peer, end)
+}
+
+// endOf returns how the peer connection and its session, if there is one, ended.
+func (t *gatewayTunnel) endOf(peer *rtc.Peer) tunnel.Error {
+	if session := t.currentSession(); session != nil {
+		return asError(tunnel.EndOf(session, peer))
+	}
+	return asError(peer.Err())
 }
 
 // handshakeMargin lets the peer connection, which knows at which step it stands,
@@ -147,7 +155,6 @@ func (t *gatewayTunnel) release(peer *rtc.Peer, end tunnel.Error) {
 	if session != nil {
 		session.Close(end.Code, end.Text)
 		<-session.Done() // bounded by the session itself
-		t.waitForPeer(peer)
 	}
 	t.exit.Close()
 	peer.Close(end.Code)
@@ -155,20 +162,6 @@ func (t *gatewayTunnel) release(peer *rtc.Peer, end tunnel.Error) {
 	t.forget()
 	t.hub.tunnelClosed(t, session, end)
 	close(t.gone)
-}
-
-// goodbye is how long a client may take to go after it was told of the end.
-const goodbye = 500 * time.Millisecond
-
-// waitForPeer lets the client read why the session ended, and end the peer
-// connection itself: if we cut it first, the last message may never be read.
-func (t *gatewayTunnel) waitForPeer(peer *rtc.Peer) {
-	timer := time.NewTimer(goodbye)
-	defer timer.Stop()
-	select {
-	case <-peer.Done():
-	case <-timer.C:
-	}
 }
 
 // forget takes the tunnel off every count. It is called once.

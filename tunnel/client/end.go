@@ -49,7 +49,7 @@ func (t *Tunnel) await() *tunnel.Error {
 		case <-t.session.Done():
 			return asError(t.lossError())
 		case <-t.peer.Done():
-			return asError(t.peer.Err())
+			return asError(t.lossError())
 		case <-t.closing:
 			t.mu.Lock()
 			defer t.mu.Unlock()
@@ -67,20 +67,8 @@ func (t *Tunnel) await() *tunnel.Error {
 	}
 }
 
-// lossError is how the session ended; where its carrier was lost, the peer
-// connection knows more.
-func (t *Tunnel) lossError() error {
-	err := asError(t.session.Err())
-	if err.Code != framecodec.CodeTunnelLost {
-		return err
-	}
-	select {
-	case <-t.peer.Done():
-		return asError(t.peer.Err())
-	default:
-		return err
-	}
-}
+// lossError is how session and peer connection ended, once one of them has.
+func (t *Tunnel) lossError() error { return tunnel.EndOf(t.session, t.peer) }
 
 // endSession ends the session and returns when that and its streams are over,
 // within about two seconds: the session waits for the gateway to take its last
