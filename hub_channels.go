@@ -151,13 +151,22 @@ func (t *gatewayTunnel) admitStream(session *tunnel.Session) *tunnel.Error {
 	return nil
 }
 
+// maxRaws is how many raw channels a tunnel may have, whatever streams_per_tunnel
+// says. Their only flow control is SCTP's window: what a target does not take waits
+// there, counted by payload only, for up to timeouts.write. A page has one or two.
+const maxRaws = 64
+
 // admitRaw counts a raw channel as a stream.
 func (t *gatewayTunnel) admitRaw() (release func(), err error) {
-	t.raws.Add(1)
+	raws := t.raws.Add(1)
 	t.hub.streams.Add(1)
 	release = func() {
 		t.raws.Add(-1)
 		t.hub.streams.Add(-1)
+	}
+	if raws > maxRaws {
+		release()
+		return nil, &tunnel.Error{Code: framecodec.CodeTooManyStreams, Text: "this tunnel has as many raw channels as it may"}
 	}
 	if err := t.admitStream(t.currentSession()); err != nil {
 		release()

@@ -181,3 +181,21 @@ func TestStreamsBeingOpenedCount(t *testing.T) {
 	}
 	counted(limit)
 }
+
+// TestRawChannelsPerTunnel: they have a limit of their own, far below that of
+// streams.
+func TestRawChannelsPerTunnel(t *testing.T) {
+	s := serve(t, nil)
+	for i := range maxRaws + 2 {
+		want := framecodec.CodeNormal
+		if i >= maxRaws {
+			want = framecodec.CodeTooManyStreams
+		}
+		if code := s.raw(); code != want {
+			t.Fatalf("number %d: %v, want %v", i+1, code, want)
+		}
+	}
+	if code := s.open(tunnel.Target{Kind: tunnel.KindNamed}); code != framecodec.CodeNormal {
+		t.Errorf("a stream beside them: %v", code)
+	}
+}
