@@ -33,7 +33,6 @@ var interrupts = []struct {
 // TestMustShow2CtrlCDrains: with a stream open the first Ctrl-C lets it finish,
 // and then the command ends well and leaves nothing at the gateway.
 func TestMustShow2CtrlCDrains(t *testing.T) {
-	t.Parallel()
 	for _, mode := range interrupts {
 		t.Run(mode.name, func(t *testing.T) {
 			p := startLoneGateway(t, setup{})
