@@ -156,7 +156,7 @@ type targetList struct {
 // targetEntry is a named target as its users see it.
 type targetEntry struct {
 	policy.TargetInfo
-	Usable bool `json:"usable"`
+	Usable bool `json:"usable"` // a tunnel for it can be had at this moment
 }
 
 // Targets implements signal.Backend.
@@ -166,8 +166,9 @@ func (b *backend) Targets(ctx context.Context, c signal.Caller) (any, error) {
 		return nil, err
 	}
 	list := targetList{Targets: []targetEntry{}, Dynamic: state.dynamic}
+	unavailable, _ := b.hub.health()
 	for _, info := range state.policy.Targets(subjectOf(b.name, c)) {
-		list.Targets = append(list.Targets, targetEntry{TargetInfo: info, Usable: true})
+		list.Targets = append(list.Targets, targetEntry{TargetInfo: info, Usable: len(unavailable) == 0})
 	}
 	return list, nil
 }
