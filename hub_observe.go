@@ -23,7 +23,7 @@ type streamObserver struct {
 	hub    *hub
 	side   string
 	tunnel *gatewayTunnel // nil at a client
-	remote string         // at a client
+	remote *pooledRemote  // at a client
 }
 
 // StreamOpened implements tunnel.Observer.
@@ -43,7 +43,7 @@ func (o *streamObserver) StreamEnded(st *tunnel.Stream, code tunnel.Code, text s
 	processMetrics.streamEnded(o.side, st, info.Opened, code)
 	if c := o.hub.logger().Check(zap.DebugLevel, "stream ended"); c != nil {
 		fields := []zap.Field{
-			zap.String("side", o.side), zap.Uint32("stream", info.ID), zap.String("target", framecodec.SafeText([]byte(info.Target))),
+			zap.Uint32("stream", info.ID), zap.String("target", framecodec.SafeText([]byte(info.Target))),
 			zap.Stringer("code", code), zap.String("text", framecodec.SafeText([]byte(text))),
 			zap.Uint64("bytes_in", info.BytesIn), zap.Uint64("bytes_out", info.BytesOut),
 			zap.Int64("duration_ms", info.Age.Milliseconds()),
@@ -51,7 +51,7 @@ func (o *streamObserver) StreamEnded(st *tunnel.Stream, code tunnel.Code, text s
 		if o.tunnel != nil {
 			fields = append(fields, o.tunnel.fields()...)
 		} else {
-			fields = append(fields, zap.String("remote", o.remote))
+			fields = append(fields, o.remote.fieldsOf(st.Session())...)
 		}
 		c.Write(fields...)
 	}
@@ -67,7 +67,7 @@ func (t *gatewayTunnel) onRaw(r *gateway.Raw, ended bool) {
 	}
 	processMetrics.rawEnded(info, end.Code)
 	if c := t.hub.logger().Check(zap.DebugLevel, "stream ended"); c != nil {
-		c.Write(append(t.fields(), zap.String("side", sideGateway), zap.String("target", info.Target), zap.Bool("raw", true),
+		c.Write(append(t.fields(), zap.String("stream", info.ID), zap.String("target", info.Target),
 			zap.Stringer("code", end.Code), zap.Uint64("bytes_in", info.BytesIn), zap.Uint64("bytes_out", info.BytesOut),
 			zap.Int64("duration_ms", info.Age.Milliseconds()))...)
 	}
@@ -79,7 +79,7 @@ func (o *streamObserver) Panicked(v any, stack []byte) { o.hub.panicked(v, stack
 // fields are the keys of log lines about a tunnel.
 func (t *gatewayTunnel) fields() []zap.Field {
 	return []zap.Field{
-		zap.String("id", t.id), zap.String("endpoint", t.endpoint),
+		zap.String("side", sideGateway), zap.String("id", t.id), zap.String("endpoint", t.endpoint),
 		zap.String("identity", t.identity), zap.Stringer("client_ip", t.clientIP),
 	}
 }
@@ -87,7 +87,7 @@ func (t *gatewayTunnel) fields() []zap.Field {
 // eventData are the same keys for an event.
 func (t *gatewayTunnel) eventData() map[string]any {
 	return map[string]any{
-		"id": t.id, "endpoint": t.endpoint, "identity": t.identity, "client_ip": t.clientIP.String(),
+		"side": sideGateway, "id": t.id, "endpoint": t.endpoint, "identity": t.identity, "client_ip": t.clientIP.String(),
 	}
 }
 

@@ -81,7 +81,7 @@ func (p *pooledRemote) config(target string) client.Config {
 		Budget:         p.hub.memory,
 		TunnelMemory:   s.tunnelMemory,
 		Logger:         p.hub.logger,
-		Observer:       &streamObserver{hub: p.hub, side: sideClient, remote: s.name},
+		Observer:       &streamObserver{hub: p.hub, side: sideClient, remote: p},
 		Connected:      p.connected,
 		Ended:          p.closed,
 		Failed:         p.failed,
@@ -121,9 +121,9 @@ func (p *pooledRemote) connected(t *client.Tunnel, took time.Duration) {
 	processMetrics.traffic.add(t.Session(), sideClient)
 	processMetrics.tunnelOpened(sideClient, resultOK)
 	processMetrics.handshakeSeconds.Observe(took.Seconds())
-	p.hub.logger().Info("tunnel opened", zap.String("side", sideClient), zap.String("id", rt.id), zap.String("remote", rt.remote),
-		zap.String("gateway", t.URL()), zap.String("candidate_pair", t.Peer().Stats().CandidatePair), zap.Int64("duration_ms", took.Milliseconds()))
-	p.hub.emit(eventTunnelOpened, map[string]any{"id": rt.id, "remote": rt.remote})
+	p.hub.logger().Info("tunnel opened", append(rt.fields(),
+		zap.String("candidate_pair", t.Peer().Stats().CandidatePair), zap.Int64("duration_ms", took.Milliseconds()))...)
+	p.hub.emit(eventTunnelOpened, rt.eventData())
 }
 
 // closed is told of the end of each tunnel that was up.
@@ -137,13 +137,13 @@ func (p *pooledRemote) closed(t *client.Tunnel, err error) {
 	}
 	processMetrics.traffic.remove(t.Session())
 	end, stats, age := asError(err), t.Session().Stats(), time.Since(t.Since()).Milliseconds()
-	p.hub.logger().Info("tunnel closed", zap.String("side", sideClient), zap.String("id", rt.id), zap.String("remote", rt.remote),
+	p.hub.logger().Info("tunnel closed", append(rt.fields(),
 		zap.Stringer("code", end.Code), zap.String("text", framecodec.SafeText([]byte(end.Text))),
-		zap.Uint64("bytes_in", stats.BytesIn), zap.Uint64("bytes_out", stats.BytesOut), zap.Int64("duration_ms", age))
-	p.hub.emit(eventTunnelClosed, map[string]any{
-		"id": rt.id, "remote": rt.remote, "code": end.Code.String(),
-		"bytes_in": stats.BytesIn, "bytes_out": stats.BytesOut, "duration_ms": age,
-	})
+		zap.Uint64("bytes_in", stats.BytesIn), zap.Uint64("bytes_out", stats.BytesOut), zap.Int64("duration_ms", age))...)
+	data := rt.eventData()
+	data["code"], data["duration_ms"] = end.Code.String(), age
+	data["bytes_in"], data["bytes_out"] = stats.BytesIn, stats.BytesOut
+	p.hub.emit(eventTunnelClosed, data)
 }
 
 // failed is told of each attempt that led to no tunnel.
@@ -199,6 +199,31 @@ func (p *pooledRemote) tunnels() []*remoteTunnel {
 		list = append(list, rt)
 	}
 	return list
+}
+
+// fieldsOf are the keys of log lines about a session of the remote, or about the
+// remote where its tunnel is not up yet.
+func (p *pooledRemote) fieldsOf(s *tunnel.Session) []zap.Field {
+	for _, rt := range p.tunnels() {
+		if rt.tunnel.Session() == s {
+			return rt.fields()
+		}
+	}
+	return []zap.Field{zap.String("side", sideClient), zap.String("remote", p.spec.name)}
+}
+
+// fields are the keys of log lines about a tunnel: those of the gateway's side that
+// a client knows. Which identity and address its credentials and packets lead to,
+// only the gateway does.
+func (t *remoteTunnel) fields() []zap.Field {
+	return []zap.Field{
+		zap.String("side", sideClient), zap.String("id", t.id), zap.String("remote", t.remote), zap.String("gateway", t.tunnel.URL()),
+	}
+}
+
+// eventData are the same keys for an event.
+func (t *remoteTunnel) eventData() map[string]any {
+	return map[string]any{"side": sideClient, "id": t.id, "remote": t.remote, "gateway": t.tunnel.URL()}
 }
 
 // info returns a snapshot.
