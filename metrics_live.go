@@ -155,6 +155,7 @@ func addPackets(a, b udp.Stats) udp.Stats {
 	a.PacketsIn += b.PacketsIn
 	a.PacketsOut += b.PacketsOut
 	a.Dropped += b.Dropped
+	a.ReceiveErrors += b.ReceiveErrors
 	return a
 }
 
@@ -186,6 +187,7 @@ var (
 	descBuffered      = desc("buffered_bytes", "Bytes received and not yet delivered.")
 	descBudget        = desc("memory_budget_bytes", "Bytes taken from the memory budget.")
 	descPackets       = desc("udp_packets_total", "Packets of the UDP socket; dropped ones were neither STUN nor from a checked pair.", "direction")
+	descReceiveErrors = desc("udp_receive_errors_total", "Reads of the UDP socket that failed, and packets that the kernel dropped there, mostly because the buffer was full.")
 	descEventsDropped = desc("events_dropped_total", "Events that no subscriber heard of because the queue was full.")
 )
 
@@ -193,7 +195,7 @@ var (
 func (*liveCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descTunnels, descStreams, descBytes, descFrames, descBlocked, descWindowBlocked,
-		descBuffered, descBudget, descPackets, descEventsDropped,
+		descBuffered, descBudget, descPackets, descReceiveErrors, descEventsDropped,
 	} {
 		ch <- d
 	}
@@ -238,4 +240,5 @@ func (c *liveCollector) collectHubs(gauge, counter emitFunc) {
 	counter(descPackets, float64(packets.PacketsIn), "in")
 	counter(descPackets, float64(packets.PacketsOut), "out")
 	counter(descPackets, float64(packets.Dropped), "dropped")
+	counter(descReceiveErrors, float64(packets.ReceiveErrors))
 }

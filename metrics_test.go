@@ -80,7 +80,7 @@ func TestMetricNames(t *testing.T) {
 		"streams_opened_total": "kind result side", "stream_open_seconds": "", "stream_ends_total": "code side",
 		"bytes_total": "direction side", "frames_total": "direction side", "rtt_seconds": "",
 		"carrier_blocked_seconds_total": "", "window_blocked_total": "", "buffered_bytes": "", "memory_budget_bytes": "",
-		"udp_packets_total": "direction", "signalling_requests_total": "code method", "policy_denials_total": "rule",
+		"udp_packets_total": "direction", "udp_receive_errors_total": "", "signalling_requests_total": "code method", "policy_denials_total": "rule",
 	} {
 		if have, ok := got[name]; !ok || have != labels {
 			t.Errorf("metric %s: labels %q (there: %v), want %q", name, have, ok, labels)

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -33,9 +34,10 @@ type Config struct {
 
 // Stats counts since the socket was opened. Dropped are packets that were
 // neither STUN nor from an address with a checked pair; they are not in
-// PacketsIn.
+// PacketsIn. ReceiveErrors are reads that failed, and (on Linux) packets that the
+// kernel dropped, mostly because the buffer was full.
 type Stats struct {
-	PacketsIn, PacketsOut, BytesIn, BytesOut, Dropped uint64
+	PacketsIn, PacketsOut, BytesIn, BytesOut, Dropped, ReceiveErrors uint64
 }
 
 // Socket is one UDP socket. It is a net.PacketConn, and it offers the reads and
@@ -48,7 +50,9 @@ type Socket struct {
 	warnings    []string
 	pairs       pairs
 
-	packetsIn, packetsOut, bytesIn, bytesOut, dropped atomic.Uint64
+	packetsIn, packetsOut, bytesIn, bytesOut, dropped, readErrors atomic.Uint64
+
+	lastDrops atomic.Uint64 // of the kernel, as last read: a closed socket tells none
 }
 
 // Listen opens a socket on network ("udp", "udp4", "udp6") and address. It sets
@@ -86,11 +90,11 @@ func (s *Socket) AddrPort() netip.AddrPort { return s.local }
 func (s *Socket) ReadFromAddrPort(p []byte) (int, netip.AddrPort, error) {
 	for {
 		n, from, err := s.conn.ReadFromUDPAddrPort(p)
-		if err != nil && ofPacket(err) {
-			s.dropped.Add(1)
-			continue
-		}
 		if err != nil {
+			s.countError(err)
+			if ofPacket(err) {
+				continue
+			}
 			return n, from, err
 		}
 		from = unmap(from)
@@ -133,8 +137,26 @@ func (s *Socket) WriteTo(p []byte, addr net.Addr) (int, error) {
 	return s.WriteToAddrPort(p, to.AddrPort())
 }
 
+// countError counts a read that failed; a closed socket and a deadline are none.
+func (s *Socket) countError(err error) {
+	if !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		s.readErrors.Add(1)
+	}
+}
+
 // Close closes the socket; a blocked read returns net.ErrClosed.
-func (s *Socket) Close() error { return s.conn.Close() }
+func (s *Socket) Close() error {
+	s.kernelDrops()
+	return s.conn.Close()
+}
+
+// kernelDrops returns how many packets the kernel dropped at this socket.
+func (s *Socket) kernelDrops() uint64 {
+	if n, ok := kernelDrops(s.conn); ok {
+		s.lastDrops.Store(n)
+	}
+	return s.lastDrops.Load()
+}
 
 // SetDeadline sets both deadlines, as net.PacketConn says.
 func (s *Socket) SetDeadline(t time.Time) error { return s.conn.SetDeadline(t) }
@@ -150,7 +172,7 @@ func (s *Socket) Stats() Stats {
 	return Stats{
 		PacketsIn: s.packetsIn.Load(), PacketsOut: s.packetsOut.Load(),
 		BytesIn: s.bytesIn.Load(), BytesOut: s.bytesOut.Load(),
-		Dropped: s.dropped.Load(),
+		Dropped: s.dropped.Load(), ReceiveErrors: s.readErrors.Load() + s.kernelDrops(),
 	}
 }
 

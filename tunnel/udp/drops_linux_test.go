@@ -1,0 +1,30 @@
+package udp
+
+import "testing"
+
+// TestReceiveErrors: what the kernel drops because nobody reads is counted, also
+// when the socket is closed.
+func TestReceiveErrors(t *testing.T) {
+	s := listen(t, "udp4", anyPort, Config{ReadBuffer: 4096})
+	from := plain(t)
+	if n := s.Stats().ReceiveErrors; n != 0 {
+		t.Errorf("%d errors before any packet", n)
+	}
+	packet := make([]byte, 1200)
+	for range 100 {
+		send(t, from, s, packet)
+	}
+	n := s.Stats().ReceiveErrors
+	if n == 0 || n >= 100 {
+		t.Errorf("%d of 100 packets that do not fit into 4 KiB were dropped", n)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.ReadFromAddrPort(packet); err == nil {
+		t.Error("a closed socket can be read")
+	}
+	if got := s.Stats().ReceiveErrors; got != n {
+		t.Errorf("%d behind the close, want %d", got, n)
+	}
+}
