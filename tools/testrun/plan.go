@@ -58,7 +58,7 @@ var order = []struct {
 	folders []string
 }{
 	{suite{name: "leaf", race: true, parallel: true, shuffle: true, timeout: 8 * time.Minute}, []string{"*"}},
-	{suite{name: "caddy", race: true, parallel: true, timeout: 8 * time.Minute}, []string{"", "cmd", "docs"}},
+	{suite{name: "caddy", race: true, parallel: true, timeout: 8 * time.Minute}, []string{"", "cmd", "dist", "docs"}},
 	{suite{name: "system", race: true, timeout: 18 * time.Minute}, []string{"internal/testkit", "integration", "bench"}},
 }
 
