@@ -27,9 +27,6 @@ func adminListeners(ctx caddy.Context) []string {
 // configField is the field with the configuration.
 func configField(ctx caddy.Context) reflect.Value { return reflect.ValueOf(ctx).FieldByName("cfg") }
 
-// adminListenersOf is adminListeners of a configuration.
-func adminListenersOf(cfg *caddy.Config) []string { return listenersOf(reflect.ValueOf(cfg.Admin)) }
-
 // listenersOf reads a *caddy.AdminConfig.
 func listenersOf(admin reflect.Value) []string {
 	if admin.Kind() != reflect.Pointer || admin.IsNil() {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -225,3 +226,6 @@ func TestFailedProvisionHoldsNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// adminListenersOf is adminListeners of a configuration.
+func adminListenersOf(cfg *caddy.Config) []string { return listenersOf(reflect.ValueOf(cfg.Admin)) }

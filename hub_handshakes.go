@@ -86,13 +86,6 @@ func (t *handshakes) remove(h *handshake) {
 	t.removeLocked(h)
 }
 
-// len returns how many are in flight.
-func (t *handshakes) len() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.inFlight)
-}
-
 // busiestLocked returns the oldest handshake of the client that has most. There
 // is at least one in flight.
 func (t *handshakes) busiestLocked() *handshake {

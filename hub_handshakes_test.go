@@ -178,3 +178,10 @@ func TestRefusedOffersEvictNobody(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// len returns how many are in flight.
+func (t *handshakes) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.inFlight)
+}

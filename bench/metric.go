@@ -47,15 +47,6 @@ var metrics = []metric{
 	{Name: "idle heap+stack, exit", Unit: "B"},
 }
 
-func metricOf(name string) metric {
-	for _, m := range metrics {
-		if m.Name == name {
-			return m
-		}
-	}
-	panic("unknown metric " + name)
-}
-
 // sample holds what one measurement of one peer gave, by metric name.
 type sample map[string]float64
 

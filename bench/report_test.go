@@ -138,3 +138,12 @@ func TestBarsOnMemoryWantManyConnections(t *testing.T) {
 		t.Error("not judged with 4,000")
 	}
 }
+
+func metricOf(name string) metric {
+	for _, m := range metrics {
+		if m.Name == name {
+			return m
+		}
+	}
+	panic("unknown metric " + name)
+}

@@ -17,13 +17,6 @@ type host struct {
 	name string     // ASCII, lower case, no final dot
 }
 
-func (h host) String() string {
-	if h.name != "" {
-		return h.name
-	}
-	return h.addr.String()
-}
-
 // Limits of RFC 1035 section 2.3.4, for names without their final dot.
 const (
 	maxName  = 253

@@ -82,3 +82,10 @@ func FuzzParseHost(f *testing.F) {
 		}
 	})
 }
+
+func (h host) String() string {
+	if h.name != "" {
+		return h.name
+	}
+	return h.addr.String()
+}

@@ -19,17 +19,9 @@ type origin struct {
 	host   string // with port, unless that is the scheme's own
 }
 
-// ParseOrigin checks an origin as configured or sent, such as
+// parseOrigin checks an origin as configured or sent, such as
 // https://app.example.com, and returns its normal form. A path, a wildcard and
 // the opaque origin "null" are errors.
-func ParseOrigin(s string) (string, error) {
-	o, err := parseOrigin(s)
-	if err != nil {
-		return "", err
-	}
-	return o.String(), nil
-}
-
 func parseOrigin(s string) (origin, error) {
 	u, err := url.Parse(s)
 	switch {
