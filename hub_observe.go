@@ -78,10 +78,14 @@ func (o *streamObserver) Panicked(v any, stack []byte) { o.hub.panicked(v, stack
 
 // fields are the keys of log lines about a tunnel.
 func (t *gatewayTunnel) fields() []zap.Field {
-	return []zap.Field{
+	fields := []zap.Field{
 		zap.String("side", sideGateway), zap.String("id", t.id), zap.String("endpoint", t.endpoint),
 		zap.String("identity", t.identity), zap.Stringer("client_ip", t.clientIP),
 	}
+	if t.trace != "" {
+		fields = append(fields, zap.String("traceparent", t.trace))
+	}
+	return fields
 }
 
 // eventData are the same keys for an event.

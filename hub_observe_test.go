@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/culvertgate/culvert/tunnel/client"
+	"github.com/culvertgate/culvert/tunnel/signal"
 )
 
 // TestClientKeys: a client's lines and events have the keys of the gateway's that
@@ -31,9 +32,12 @@ func TestClientKeys(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	g := &gatewayTunnel{id: "def", endpoint: "gw"}
+	g := new(hub).newTunnel(&endpointState{name: "gw"}, signal.Caller{}, signal.Offer{Trace: "00-ab-cd-01"})
+	if got := keys(g.fields()); got["traceparent"] != "00-ab-cd-01" {
+		t.Errorf("the offer's trace is not in the line: %v", got)
+	}
 	for name, got := range map[string]map[string]any{"the gateway's line": keys(g.fields()), "its event": g.eventData()} {
-		if got["id"] != "def" || got["endpoint"] != "gw" || got["side"] != sideGateway {
+		if got["id"] != g.id || got["endpoint"] != "gw" || got["side"] != sideGateway {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

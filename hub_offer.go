@@ -58,7 +58,7 @@ func subjectOf(endpoint string, c signal.Caller) policy.Subject {
 func (h *hub) newTunnel(state *endpointState, c signal.Caller, o signal.Offer) *gatewayTunnel {
 	t := &gatewayTunnel{
 		hub: h, id: newTunnelID(), secret: signal.NewSecret(), etag: signal.NewETag(),
-		endpoint: state.name, identity: c.Identity, groups: c.Groups, clientIP: c.ClientIP, target: o.Target,
+		endpoint: state.name, identity: c.Identity, groups: c.Groups, clientIP: c.ClientIP, target: o.Target, trace: o.Trace,
 		owner: identityKey(state.name, c.Identity, c.ClientIP),
 		since: time.Now(), renewed: time.Now(), expires: c.Expires,
 		sessions: make(chan *tunnel.Session, 1), closing: make(chan struct{}), gone: make(chan struct{}),

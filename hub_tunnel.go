@@ -33,6 +33,7 @@ type gatewayTunnel struct {
 	clientIP  netip.Addr
 	owner     clientKey
 	target    string // of ?target=, for peers that cannot name one
+	trace     string // W3C traceparent of the offer, empty: none
 	since     time.Time
 	budget    *tunnel.Budget
 	exit      *gateway.Exit
