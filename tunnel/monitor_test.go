@@ -27,6 +27,8 @@ type monitoredSide struct {
 	sequence uint64
 	window   uint64 // of Hello: what the other side may send on a stream
 	session  uint64 // credit given to the other side
+	ahead    uint64 // the most that its session credit was ahead of what it had consumed
+	eighth   uint64 // the largest window of one stream since the last session credit
 	total    uint64 // data sent
 	frames   int
 }
@@ -43,6 +45,7 @@ func newMonitor(d tunnel.Dialect) *monitor {
 	m := &monitor{d: d, open: map[uint32]*monitoredStream{}}
 	for i := range m.side {
 		m.side[i].window, m.side[i].session = framecodec.MinStreamWindow, framecodec.MinSessionWindow
+		m.side[i].ahead = framecodec.MinSessionWindow
 	}
 	return m
 }
@@ -185,6 +188,11 @@ func (m *monitor) window(side int, w framecodec.Window) error {
 			return fmt.Errorf("session credit from %d to %d, %d consumed of %d", me.session, w.Limit, w.Consumed, m.side[1-side].total)
 		}
 		me.session = w.Limit
+		me.ahead = max(me.ahead, w.Limit-w.Consumed)
+		if me.eighth > me.ahead/8 {
+			return fmt.Errorf("a stream was granted %d bytes ahead, more than an eighth of %d", me.eighth, me.ahead)
+		}
+		me.eighth = 0
 		return nil
 	}
 	st := m.open[w.Conn]
@@ -192,6 +200,12 @@ func (m *monitor) window(side int, w framecodec.Window) error {
 		return errors.New("a Window that moves back or tells of more than was sent")
 	}
 	st.limit[side] = w.Limit
+	// Beyond Hello's window and the least one, no more than an eighth of what is
+	// free, which is no more than the session credit: the one of the next Window
+	// of the session, since that may follow the stream's for which it was raised.
+	if ahead := w.Limit - w.Consumed; w.Limit > m.side[side].window && ahead > 64<<10 {
+		m.side[side].eighth = max(m.side[side].eighth, ahead)
+	}
 	return nil
 }
 

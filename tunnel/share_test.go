@@ -145,3 +145,29 @@ func TestFairShare(t *testing.T) {
 	}
 	process.Release(others)
 }
+
+// A stream is granted an eighth of what is free in the session, or 64 KiB; only
+// the first window is as large as the Hello says.
+func TestEighthOfWhatIsFree(t *testing.T) {
+	stuckNow := false
+	r := newRaw(t, tunnel.Dialect2, tunnel.RoleGateway, func(cfg *tunnel.Config) {
+		cfg.Budget.SetLimit(tunnel.MinSessionMemory) // no more than it has
+		cfg.Accept = func(in *tunnel.Incoming) { _ = in.Attach(&handEnd{stuck: stuckNow}, "") }
+	})
+	g := r.begin()
+	r.drive(g, 1<<20)
+	if want := uint64(tunnel.MinSessionMemory / 8); g.mostStreamAhead != want {
+		t.Errorf("granted %d bytes ahead while all is free, want %d", g.mostStreamAhead, want)
+	}
+	stuckNow = true
+	for n := uint32(3); n <= 7; n += 2 {
+		r.openQuiet(g, n)
+		r.data(n, make([]byte, 200<<10))
+	}
+	waitFor(t, func() bool { return r.s.Stats().Queued == 600<<10 })
+	g.mostStreamAhead = 0
+	r.drive(g, 512<<10)
+	if g.mostStreamAhead != 64<<10 {
+		t.Errorf("granted %d bytes ahead while little is free, want 64 KiB", g.mostStreamAhead)
+	}
+}

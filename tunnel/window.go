@@ -12,7 +12,7 @@ import (
 // bytes arrive.
 const (
 	streamWindowMost  = 16 << 20
-	streamWindowLeast = 64 << 10 // under pressure
+	streamWindowLeast = 64 << 10 // under pressure, or while little is free
 	// slowAfter is how long an Endpoint may take nothing once its kind holds more
 	// than half of the session credit.
 	slowAfter = 30 * time.Second
@@ -27,13 +27,14 @@ func (s *Session) initWindows(st *Stream) {
 }
 
 // took accounts for n payload bytes that were delivered or dropped, and has a
-// new session limit sent when half of the window is used up.
+// new session limit sent when half of the window is used up that does not lie in
+// queues: what stands still there must not stop the rest.
 func (s *Session) took(n int) {
 	if s.d1 || n == 0 {
 		return
 	}
 	taken := s.recv.taken.Add(uint64(n))
-	if int64(s.recv.granted.Load()-taken) <= s.recv.window.Load()/2 {
+	if int64(s.recv.granted.Load()-taken) <= (s.recv.window.Load()+s.recv.queued.Load())/2 {
 		s.dueSessionWindow()
 	}
 }
@@ -68,6 +69,7 @@ func (s *Session) appendStreamWindow(b []byte, st *Stream) []byte {
 	case at-st.grantAt < rtt && st.window < streamWindowMost:
 		st.window = s.largerWindow(st.window)
 	}
+	st.window = uint32(max(streamWindowLeast, min(int64(st.window), s.eighth())))
 	st.grantAt = at
 	limit := st.taken + uint64(st.window)
 	if limit <= st.granted {
@@ -77,15 +79,19 @@ func (s *Session) appendStreamWindow(b []byte, st *Stream) []byte {
 	return framecodec.Window{Conn: st.num, Consumed: st.taken, Limit: limit}.AppendFrame(b, s.frameWord())
 }
 
-// largerWindow doubles a window within an eighth of what is free in the session,
-// which grows for it if it may.
+// eighth of what is free in the session: no stream is granted more, so that one
+// which stands still leaves most of it to the others.
+func (s *Session) eighth() int64 {
+	return (s.recv.window.Load() - s.recv.queued.Load()) / 8
+}
+
+// largerWindow doubles a window; the session grows for it if it may.
 func (s *Session) largerWindow(window uint32) uint32 {
 	want := min(2*window, streamWindowMost)
-	free := func() int64 { return (s.recv.window.Load() - s.recv.queued.Load()) / 8 }
-	if free() < int64(want) {
+	if s.eighth() < int64(want) {
 		s.growSession()
 	}
-	return max(window, uint32(min(int64(want), max0(free()))))
+	return want
 }
 
 // share is what the session may grant at most while n more bytes are taken from
