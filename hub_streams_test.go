@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -86,9 +87,8 @@ func (s *served) raw() tunnel.Code {
 	if len(s.tunnel.exit.Raws()) > before {
 		return framecodec.CodeNormal
 	}
-	infos := s.tunnel.exit.RawInfos()
-	for i := len(infos) - 1; i >= 0; i-- {
-		if code, ok := framecodec.ParseCode(infos[i].Code); ok {
+	for _, info := range slices.Backward(s.tunnel.exit.RawInfos()) {
+		if code, ok := framecodec.ParseCode(info.Code); ok {
 			return code
 		}
 	}

@@ -25,7 +25,7 @@ func kernelDrops(conn *net.UDPConn) (n uint64, ok bool) {
 	size := uint32(unsafe.Sizeof(info))
 	err = raw.Control(func(fd uintptr) {
 		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
-			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0) //nolint:gosec // x/sys has no typed call for this option
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0) // x/sys has no typed call for this option
 		ok = errno == 0 && size == uint32(unsafe.Sizeof(info))
 	})
 	return uint64(info[meminfoDrops]), ok && err == nil
