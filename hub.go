@@ -47,7 +47,7 @@ type hub struct {
 	identities identities
 	handshakes handshakes
 	memory     *tunnel.Budget
-	streams    atomic.Int64 // of all sessions
+	streams    atomic.Int64 // of all tunnels, with raw channels and those being opened
 	warnings   warnings
 	draining   atomic.Bool // no new tunnels
 	events     *eventQueue
