@@ -2,8 +2,6 @@ package tunnel_test
 
 import (
 	"encoding/binary"
-	"errors"
-	"math/rand/v2"
 	"net"
 	"testing"
 
@@ -221,37 +219,5 @@ func (r *raw) standingBy(v violation) net.Conn {
 	default:
 		r.open(1)
 		return r.open(3)
-	}
-}
-
-func TestGarbageOfEveryLength(t *testing.T) {
-	rng := rand.New(rand.NewPCG(testSeed(t, 1), 3))
-	for n := range 201 {
-		b := make([]byte, n)
-		for i := range b {
-			b[i] = byte(rng.Uint32())
-		}
-		for _, bare := range []bool{true, false} {
-			r := newRaw(t, tunnel.Dialect2, tunnel.RoleGateway, nil)
-			if !bare {
-				r.greet()
-			}
-			r.write(b)
-			want := framecodec.CodeProtocolError
-			if _, _, err := framecodec.ParseFrame(b, framecodec.MaxPayload2); errors.Is(err, framecodec.ErrShort) {
-				// It may be the beginning of a frame, until the peer is gone.
-				want = framecodec.CodeTunnelLost
-				_ = r.w.Close(0)
-			}
-			if !bare && want == framecodec.CodeProtocolError {
-				r.expectClose(want)
-				continue
-			}
-			<-r.s.Done()
-			if got := tunnel.CodeOf(r.s.Err()); got != want {
-				t.Fatalf("%d bytes of garbage (%x): the session ended with %v, want %v", n, b, r.s.Err(), want)
-			}
-			r.s.Wait()
-		}
 	}
 }
