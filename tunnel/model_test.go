@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"sync"
 	"testing"
@@ -285,6 +286,8 @@ func TestModel(t *testing.T) {
 	for i := range worlds {
 		for _, d := range []tunnel.Dialect{tunnel.Dialect1, tunnel.Dialect2} {
 			seed := base + uint64(i)
+			// At once, not by t.Log: what hangs until -timeout loses its log.
+			fmt.Fprintf(os.Stderr, "TestModel: dialect %d with CULVERT_SEED=%d CULVERT_MODEL_WORLDS=1\n", d, seed)
 			t.Run(fmt.Sprintf("dialect%d/%d", d, seed), func(t *testing.T) { runWorld(t, d, seed) })
 			if t.Failed() {
 				t.Fatalf("again with CULVERT_SEED=%d CULVERT_MODEL_WORLDS=1", seed)
