@@ -133,6 +133,7 @@ func (c *Channel) ReadMessage(p []byte) (int, error) {
 	case err != nil:
 		return 0, c.ended(err)
 	}
+	theFloor.move(n)
 	return n, nil
 }
 
@@ -147,6 +148,7 @@ func (c *Channel) WriteMessage(p []byte) error {
 	if _, err := c.raw.Write(p); err != nil {
 		return c.ended(err)
 	}
+	theFloor.move(len(p))
 	return nil
 }
 

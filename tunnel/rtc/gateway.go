@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -41,7 +42,8 @@ type Gateway struct {
 	net     network
 	loggers *loggers
 	mux     *mux
-	tasks   sync.WaitGroup // look-ups
+	heap    heapWatch
+	tasks   sync.WaitGroup // look-ups, collections
 
 	mu     sync.Mutex
 	set    settings
@@ -240,6 +242,7 @@ func (g *Gateway) Answer(ctx context.Context, offerSDP string, h Handler) (*Peer
 		filter: remoteFilter{loopback: set.Loopback, allow: set.RemoteAllowed}, ignore: !set.RemoteCandidates,
 		gathered: true,
 	}
+	g.watchHeap()
 	p.hosts = g.hostLines
 	p.release = func() { g.forget(p) }
 	if err := newPeer(p, set.api, cert, nil); err != nil { //nolint:contextcheck // lives longer than the call
@@ -259,6 +262,20 @@ func (g *Gateway) Answer(ctx context.Context, offerSDP string, h Handler) (*Peer
 	return p, answer, nil
 }
 
+// watchHeap collects the garbage of answers and ends when it is time to.
+func (g *Gateway) watchHeap() {
+	if !g.heap.due(theFloor.size(), readHeap) {
+		return
+	}
+	collect := func() {
+		defer g.heap.done()
+		runtime.GC()
+	}
+	if !g.spawn(collect) {
+		g.heap.done()
+	}
+}
+
 func (g *Gateway) keep(p *Peer) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -270,6 +287,7 @@ func (g *Gateway) keep(p *Peer) bool {
 }
 
 func (g *Gateway) forget(p *Peer) {
+	g.watchHeap()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.peers, p)

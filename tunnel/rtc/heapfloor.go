@@ -4,21 +4,58 @@ import (
 	"math"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 )
 
 // pion makes 13 bytes of garbage for each byte it moves. With a small heap the
-// collector would run a hundred times a second; heapFloor is an allocation that
-// is never touched, so it costs address space and no memory, and makes the heap
-// grow by as much before a collection starts (1.3 times the throughput). It is
-// made with the first peer connection of the process, and not where the
-// operator's GOGC or memory limit has decided otherwise. Twice the size is no
-// faster and lets the garbage of a flood of offers take 30 MiB more.
-const heapFloorSize = 32 << 20
+// collector would run a hundred times a second; the heap floor is an allocation
+// that is never touched, so it costs address space and no memory, and makes the
+// heap grow by as much before a collection starts (1.3 times the throughput).
+// Twice the size is no faster and lets the garbage of a busy second take 30 MiB
+// more.
+//
+// It is for bytes that move: it is made when the channels of this process have
+// moved floorAfter bytes, so that who answers a flood of offers and has moved
+// nothing has none (see heapWatch for who has), and not where the operator's
+// memory limit has decided otherwise.
+const (
+	heapFloorSize = 32 << 20
+	floorAfter    = 4 << 20
+)
 
-var heapFloor = sync.OnceValue(func() []byte {
+// theFloor is this process's.
+var theFloor heapFloor
+
+// heapFloor counts bytes until it is made. The zero value is ready; its methods
+// are safe for concurrent use.
+type heapFloor struct {
+	moved   atomic.Int64
+	decided atomic.Bool
+	once    sync.Once
+	bytes   atomic.Pointer[[]byte]
+}
+
+// move counts the n bytes of a message.
+func (f *heapFloor) move(n int) {
+	if !f.decided.Load() && f.moved.Add(int64(n)) >= floorAfter {
+		f.once.Do(f.decide)
+	}
+}
+
+func (f *heapFloor) decide() {
+	defer f.decided.Store(true)
 	limit := debug.SetMemoryLimit(-1)
 	if limit != math.MaxInt64 && limit < 16*heapFloorSize || raceDetector {
-		return nil
+		return
 	}
-	return make([]byte, heapFloorSize)
-})
+	b := make([]byte, heapFloorSize)
+	f.bytes.Store(&b)
+}
+
+// size returns the floor's length, 0 while there is none.
+func (f *heapFloor) size() int {
+	if b := f.bytes.Load(); b != nil {
+		return len(*b)
+	}
+	return 0
+}

@@ -67,7 +67,6 @@ type Peer struct {
 
 // newPeer makes pion's peer connection and listens to it.
 func newPeer(p *Peer, api func(alive context.Context) *webrtc.API, cert webrtc.Certificate, servers []webrtc.ICEServer) error {
-	heapFloor()
 	alive, stop := context.WithCancel(context.Background())
 	p.done, p.stop, p.released = alive.Done(), stop, make(chan struct{})
 	p.channels = make(map[*Channel]struct{})
