@@ -24,7 +24,8 @@ type backend struct {
 // before our Start: then it waits for that.
 func (b *backend) state(ctx context.Context) (*endpointState, error) {
 	if err := b.env.wait(ctx); err != nil {
-		return nil, err
+		// The configuration that runs is there at the next attempt.
+		return nil, signal.WithRetryAfter(time.Second, err)
 	}
 	if s := b.hub.endpoint(b.name); s != nil {
 		return s, nil

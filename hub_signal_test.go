@@ -2,10 +2,13 @@ package culvert
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/policy"
 	"github.com/culvertgate/culvert/tunnel/signal"
@@ -54,5 +57,19 @@ func TestTargetsUsableNow(t *testing.T) {
 	h.detach(env)
 	if err := h.Destruct(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRequestToAConfigurationThatFailed: the caller is told to come again soon,
+// when the configuration that runs answers.
+func TestRequestToAConfigurationThatFailed(t *testing.T) {
+	env := testEnvironment(t, "gw")
+	close(env.released)
+	b := &backend{hub: new(hub), name: "gw", env: env}
+	_, err := b.Targets(context.Background(), signal.Caller{Identity: "alice"})
+	res := httptest.NewRecorder()
+	signal.WriteProblem(res, err)
+	if tunnel.CodeOf(err) != framecodec.CodeDraining || res.Code != http.StatusServiceUnavailable || res.Header().Get("Retry-After") != "1" {
+		t.Errorf("%v: status %d, Retry-After %q; want draining, 503, 1", err, res.Code, res.Header().Get("Retry-After"))
 	}
 }

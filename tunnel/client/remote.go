@@ -25,9 +25,10 @@ const (
 // needed, shares it among all users, and makes a new one after a loss, with
 // jittered exponential back-off. All methods are safe for concurrent use.
 //
-// Opens wait for a tunnel as long as their context lasts. If no tunnel has ever
-// been up, or what went wrong does not pass by itself (credentials), they are
-// told the first failure at once.
+// Opens wait for a tunnel as long as their context lasts. They are told a
+// failure at once if what went wrong does not pass by itself (credentials), or if
+// no tunnel has ever been up and the gateway did not answer that it is being
+// replaced.
 type Remote struct {
 	cfg     Config
 	invalid error // of the configuration
@@ -231,7 +232,7 @@ func (r *Remote) Tunnel(ctx context.Context) (*Tunnel, error) {
 			return nil, &tunnel.Error{Code: framecodec.CodeDraining, Text: "the remote takes no new streams"}
 		case r.current != nil && r.current.usable():
 			return r.current, nil
-		case r.failures > seen && (!r.ever || !temporary(r.lastErr)):
+		case r.failures > seen && !(temporary(r.lastErr) && (r.ever || beingReplaced(r.lastErr))):
 			return nil, r.lastErr
 		case ctx.Err() != nil:
 			return nil, r.gaveUpLocked(ctx)

@@ -15,6 +15,7 @@ import (
 	"github.com/culvertgate/culvert/internal/testkit"
 	"github.com/culvertgate/culvert/internal/testkit/gatewaykit"
 	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/signal"
 )
 
 func newTestRemote(t *testing.T, cfg Config) *Remote {
@@ -141,6 +142,44 @@ func TestFirstFailureIsTold(t *testing.T) {
 	g.Server.Close()
 	if _, err := newTestRemote(t, configFor(g)).Open(withTimeout(t), "echo"); tunnel.CodeOf(err) != framecodec.CodeRefused {
 		t.Errorf("nobody there: %v, want refused", err)
+	}
+}
+
+// TestFirstOpenWaitsForTheNextGateway: a process or configuration that is about
+// to end is no failure of the gateway, also for whoever meets it first; what comes
+// after it counts.
+func TestFirstOpenWaitsForTheNextGateway(t *testing.T) {
+	t.Parallel()
+	for name, follower := range map[string]framecodec.Code{
+		"taken over": framecodec.CodeNormal,
+		"a refusal":  framecodec.CodeNotAllowed,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := gatewaykit.New(t)
+			var posts atomic.Int32
+			g.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodPost {
+					return false
+				}
+				code := follower
+				if posts.Add(1) == 1 {
+					code = framecodec.CodeDraining
+				}
+				if code == framecodec.CodeNormal {
+					return false
+				}
+				signal.WriteProblem(w, signal.WithRetryAfter(time.Second, &tunnel.Error{Code: code}))
+				return true
+			})
+			conn, err := newTestRemote(t, configFor(g)).Open(withTimeout(t), "echo")
+			if tunnel.CodeOf(err) != follower || posts.Load() != 2 {
+				t.Errorf("after %d attempts: %v, want %v after 2", posts.Load(), err, follower)
+			}
+			if err == nil {
+				exchange(t, conn, 1000)
+			}
+		})
 	}
 }
 

@@ -156,6 +156,16 @@ func temporary(err error) bool {
 	return tunnel.CodeOf(err).Retryable()
 }
 
+// beingReplaced reports whether a gateway answered that this process or
+// configuration of it takes no more: the next one may be there already.
+func beingReplaced(err error) bool {
+	if list, ok := errors.AsType[several](err); ok {
+		return slices.ContainsFunc(list.Unwrap(), beingReplaced)
+	}
+	answer, ok := errors.AsType[*signal.ResponseError](err)
+	return ok && tunnel.CodeOf(answer) == framecodec.CodeDraining
+}
+
 // retryAfter returns how long the gateway asked to wait, 0 if it did not; of
 // several gateways the longest time, since the next attempt begins with all.
 func retryAfter(err error) time.Duration {

@@ -23,20 +23,27 @@ func TestTemporary(t *testing.T) {
 	refused := &StepError{Err: &tunnel.Error{Code: framecodec.CodeRefused}}
 	denied := answer(401, framecodec.CodeUnauthenticated, 0)
 	busy := answer(503, framecodec.CodeOverloaded, 7*time.Second)
+	ending := answer(503, framecodec.CodeDraining, time.Second)
 	all := func(list ...error) error { return fmt.Errorf("all: %w", errors.Join(list...)) }
 	for _, tt := range []struct {
-		err   error
-		want  bool
-		after time.Duration
+		err      error
+		want     bool
+		replaced bool
+		after    time.Duration
 	}{
-		{untrusted, false, 0},
-		{denied, false, 0},
-		{refused, true, 0},
-		{busy, true, 7 * time.Second},
-		{all(untrusted, denied), false, 0},
-		{all(untrusted, refused), true, 0},
-		{all(denied, busy, answer(429, framecodec.CodeTooManyTunnels, time.Second)), true, 7 * time.Second},
+		{untrusted, false, false, 0},
+		{denied, false, false, 0},
+		{refused, true, false, 0},
+		{busy, true, false, 7 * time.Second},
+		{ending, true, true, time.Second},
+		{all(untrusted, denied), false, false, 0},
+		{all(untrusted, refused), true, false, 0},
+		{all(refused, ending), true, true, time.Second},
+		{all(denied, busy, answer(429, framecodec.CodeTooManyTunnels, time.Second)), true, false, 7 * time.Second},
 	} {
+		if got := beingReplaced(tt.err); got != tt.replaced {
+			t.Errorf("%v: being replaced %v, want %v", tt.err, got, tt.replaced)
+		}
 		if got, after := temporary(tt.err), retryAfter(tt.err); got != tt.want || after != tt.after {
 			t.Errorf("%v: temporary %v after %v, want %v after %v", tt.err, got, after, tt.want, tt.after)
 		}
