@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -124,7 +125,7 @@ func wantEntry(t *testing.T, address, name string) {
 		return
 	}
 	defer c.Close()
-	if n, err := c.Read(make([]byte, 1)); err == nil || err == io.EOF {
+	if n, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("an entry: %d bytes, %v; want a reset", n, err)
 	}
 }

@@ -92,6 +92,7 @@ func (r *raw) heed(g *granted) framecodec.Message {
 			g.stream, g.streamAhead = w.Limit, w.Limit-w.Consumed
 			g.mostStreamAhead = max(g.mostStreamAhead, g.streamAhead)
 		}
+	default: // for the caller
 	}
 	return msg
 }

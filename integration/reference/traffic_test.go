@@ -63,9 +63,27 @@ func echoes(c *net.TCPConn, seed uint64, size int) error {
 		return fmt.Errorf("%d of %d bytes back: %w", len(got), size, err)
 	}
 	if !bytes.Equal(got, want) {
-		return fmt.Errorf("%d of %d bytes back, or others than were sent", len(got), size)
+		return fmt.Errorf("%d of %d bytes back: %s", len(got), size, whatIsMissing(got, want))
 	}
 	return nil
+}
+
+// whatIsMissing tells where of want the bytes of got are.
+func whatIsMissing(got, want []byte) string {
+	switch {
+	case len(got) == 0:
+		return "all of them are missing"
+	case bytes.HasPrefix(want, got):
+		return "the end is missing"
+	case bytes.HasSuffix(want, got):
+		return "the beginning is missing"
+	default:
+		head := 0
+		for head < min(len(got), len(want)) && got[head] == want[head] {
+			head++
+		}
+		return fmt.Sprintf("from byte %d on they are others", head)
+	}
 }
 
 // pingPong waits for each answer before it sends more, from one byte to a few
