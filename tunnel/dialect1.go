@@ -25,6 +25,9 @@ func (s *Session) appendStream1(b []byte, st *Stream, owed uint8) []byte {
 		}
 		b = m.AppendFrame(b, s.frameWord())
 	}
+	if owed&owePing != 0 && !st.gone {
+		b = probeFrame(st.num).AppendFrame(b, s.frameWord())
+	}
 	if owed&oweOpened != 0 && !st.gone {
 		b = framecodec.ConnectionOpened{Conn: st.num}.AppendFrame(b, s.frameWord())
 	}
@@ -60,6 +63,8 @@ func (s *Session) control1(payload []byte) *Error {
 	switch msg {
 	case framecodec.MsgPing:
 		return s.onPing1(data)
+	case framecodec.MsgPong:
+		s.onPong1(data)
 	case framecodec.MsgOpenConnection:
 		return s.onOpen1(data)
 	case framecodec.MsgConnectionOpened:
@@ -263,6 +268,7 @@ func (s *Session) stray1(n uint32) *Error {
 // is dialect 1's only way to slow a peer down. After WriteTimeout the stream is
 // cut instead.
 func (s *Session) stall(st *Stream) {
+	s.known(st) // nothing that answers a probe is read meanwhile
 	timer := time.NewTimer(s.cfg.WriteTimeout)
 	defer timer.Stop()
 	s.recv.stalled.Store(true)

@@ -156,7 +156,7 @@ func (s *Session) admit(n uint32, t Target, trace string, window uint64) (Code, 
 		s.tellEnded(st, code, code.String()) // there is no one else to count a stream that there never was
 		return code, code.String()
 	}
-	s.cfg.Accept(&Incoming{st})
+	s.acceptKnown(st)
 	return framecodec.CodeNormal, ""
 }
 

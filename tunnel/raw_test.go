@@ -27,6 +27,7 @@ type raw struct {
 	frames   []byte // received and not yet looked at
 	sent     map[uint32]uint64
 	opened   chan *tunnel.Stream // streams of the session's own opens
+	shy      bool                // it leaves probes of dialect 1 to the test
 }
 
 type accepted struct {
@@ -175,9 +176,25 @@ func (r *raw) nextControl() (framecodec.Message, []byte, bool) {
 			if err != nil {
 				r.t.Fatal(err)
 			}
-			return msg, data, true
+			if !r.answersProbe(msg, data) {
+				return msg, data, true
+			}
 		}
 	}
+}
+
+// answersProbe answers the question whether an opener of dialect 1 knows its own
+// number.
+func (r *raw) answersProbe(msg framecodec.Message, data []byte) bool {
+	if r.d != tunnel.Dialect1 || r.shy || msg != framecodec.MsgPing {
+		return false
+	}
+	m, err := framecodec.ParsePing(data)
+	if err != nil || m.Conn == 0 {
+		return false
+	}
+	r.send(framecodec.Pong{Conn: m.Conn, Extra: m.Extra})
+	return true
 }
 
 // await skips frames until a message of a kind, and returns its data.

@@ -17,7 +17,8 @@ type recvState struct {
 	numbers    *numbers1
 	told       [32]uint32
 	toldAt     int
-	closed     bool // the peer has ended the session
+	path       path1 // how long probes take (dialect 1)
+	closed     bool  // the peer has ended the session
 
 	helloSeen  atomic.Bool
 	highestOwn atomic.Uint32 // highest number that we have opened
@@ -31,6 +32,9 @@ type recvState struct {
 	reserved   atomic.Int64  // taken from the budget
 	drained    chan struct{} // one token: a queue became shorter (dialect 1)
 	stalled    atomic.Bool   // it reads nothing until one does
+
+	answering   atomic.Bool // the peer has answered a probe (dialect 1)
+	unanswering atomic.Bool // it never has, and had the time: it is asked no more
 }
 
 func (r *recvState) init(s *Session) {

@@ -36,8 +36,8 @@ const MinSessionMemory = 1 << 20
 type Config struct {
 	Dialect Dialect
 	Role    Role
-	// Accept is called for each stream that the peer opens. It must return at
-	// once; nil refuses all with not_allowed.
+	// Accept is called for each stream that the peer opens, also concurrently. It
+	// must return at once; nil refuses all with not_allowed.
 	Accept func(*Incoming)
 	// Observer is told of streams and panics; nil for none.
 	Observer Observer

@@ -20,6 +20,7 @@ const (
 	oweOpen   uint8 = 1 << iota // an entry's Open
 	oweOpened                   // an exit's Opened
 	oweWindow                   // a new limit for the peer
+	owePing                     // whether the opener knows the number (dialect 1)
 	oweReset                    // the end
 )
 
@@ -75,6 +76,7 @@ type streamExtra struct {
 	opening chan struct{} // closed when an entry's Open was answered
 	err     *Error        // how it ended
 	cancel  func()        // an exit's dial, to be told when the opener gives up
+	probe   *probe1       // the exit waits for the opener to know the number
 	address string        // bound address, for Opened
 	trace   string        // W3C traceparent
 }

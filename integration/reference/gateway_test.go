@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -24,12 +23,11 @@ const (
 // offer and accepts local connections.
 type listening struct {
 	plan
-	net      *testkit.Namespace
-	wheel    *testkit.Wheel
-	gateway  *testkit.Caddy
-	distance *distance // nil: local
-	tube     *testkit.Tube
-	mark     int // where the wheel's log began when the tube was ready
+	net     *testkit.Namespace
+	wheel   *testkit.Wheel
+	gateway *testkit.Caddy
+	tube    *testkit.Tube
+	mark    int // where the wheel's log began when the tube was ready
 }
 
 // plan is what a test's listening wheel and gateway differ in.
@@ -37,7 +35,7 @@ type plan struct {
 	endpoint string // lines of the endpoint's Caddyfile; empty: web
 	query    string // of the endpoint's URL, such as ?target=web
 	socks    bool   // the wheel speaks SOCKS5 to its clients
-	local    bool   // nothing between the two: for tests that move much
+	fast     bool   // the wheel logs little: for tests that move much
 }
 
 // web is an endpoint with one target, which a plain forward leads to.
@@ -56,13 +54,10 @@ func startListening(t testing.TB, p plan) *listening {
 	// goodbye to it.
 	l := &listening{plan: p, net: testkit.NewNamespace(t)}
 	l.wheel = testkit.StartWheel(t, l.net)
-	if !p.local {
-		l.distance = startDistance(t, l.net, netip.AddrPortFrom(l.net.Addr(), gatewayUDP))
-	}
 	l.gateway = testkit.StartCaddy(t, testkit.CaddyConfig{Namespace: l.net, Caddyfile: l.caddyfile(p.endpoint)})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if !p.local { // the log costs speed
+	if !p.fast {
 		check(t, l.wheel.SetLogLevel(ctx, wheelDebug))
 	}
 	check(t, l.connect(ctx))
@@ -100,15 +95,9 @@ func (l *listening) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if l.distance != nil {
-		offer = l.distance.hideOffer(offer)
-	}
 	answer, err := l.post(ctx, offer)
 	if err != nil {
 		return err
-	}
-	if l.distance != nil {
-		answer = l.distance.moveAnswer(answer)
 	}
 	if err := tube.Accept(ctx, answer); err != nil {
 		return err
@@ -142,9 +131,6 @@ const wheelDebug = 10
 // closedLine is what the wheel writes when a CloseConnection arrives: the
 // connection's number, the text if there was one, and the reason.
 var closedLine = regexp.MustCompile(`(?:Connection (\d+) closed: (.*)|Closing connection (\d+)) \(reason: (\w+)`)
-
-// doneLine is what it writes when it has carried out a CloseConnection.
-var doneLine = regexp.MustCompile(`Successfully processed control message \(.*message_type: CloseConnection\)`)
 
 // closings returns how the wheel was told of each connection's end, as
 // "Reason: text" by number.

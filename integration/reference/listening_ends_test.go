@@ -24,21 +24,6 @@ func (l *listening) isTold(t testing.TB, want map[string]string) {
 	})
 }
 
-// settles waits until the wheel has done with n ended connections, whose clients
-// have closed. The reference holds its loop up until then, three seconds for a
-// client that stays; a connection accepted meanwhile may be entered in its books
-// only behind the answers to it, which it loses ("Connection 2 not found for
-// ConnectionOpened", "data lost").
-func (l *listening) settles(t testing.TB, n int) {
-	t.Helper()
-	testkit.Eventually(t, patience, func() error {
-		if got := len(doneLine.FindAllString(l.wheel.Log()[l.mark:], -1)); got < n {
-			return fmt.Errorf("the wheel has done with %d connections of %d", got, n)
-		}
-		return nil
-	})
-}
-
 func TestListeningWheelIsRefused(t *testing.T) {
 	l := startListening(t, plan{})
 	c := dial(t, l.net, l.tube.ListenAddr)
@@ -46,7 +31,6 @@ func TestListeningWheelIsRefused(t *testing.T) {
 	becomes(t, "results", opened, l.gateway, counts{"refused": 1})
 	l.isTold(t, map[string]string{"1": "ServerRefuse: the target refused the connection"})
 	check(t, c.Close())
-	l.settles(t, 1)
 
 	serveEcho(t, l.net, targetPort) // the tunnel has not suffered
 	check(t, echoes(dial(t, l.net, l.tube.ListenAddr), 1, 1000))
@@ -85,7 +69,6 @@ func TestListeningWheelIsToldWhyAStreamEnds(t *testing.T) {
 			wantTold[fmt.Sprint(i+1)] = cause.told
 			l.isTold(t, wantTold)
 		})
-		l.settles(t, len(wantTold))
 	}
 	onlyTunnel(t, l.gateway)
 }

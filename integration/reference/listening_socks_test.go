@@ -89,7 +89,6 @@ func TestListeningWheelIsToldWhySOCKS5WasRefused(t *testing.T) {
 			wantTold[fmt.Sprint(i+1)] = r.told
 			l.isTold(t, wantTold)
 		})
-		l.settles(t, len(wantTold))
 	}
 	onlyTunnel(t, l.gateway)
 }

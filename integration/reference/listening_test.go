@@ -33,7 +33,7 @@ func TestListeningWheelReachesTheTargetOfItsURL(t *testing.T) {
 }
 
 func TestListeningWheelCarries50MBEachWay(t *testing.T) {
-	l := startListening(t, plan{local: true})
+	l := startListening(t, plan{fast: true})
 	g := startTarget(t, l.net, targetPort)
 	up := g.open(t, l.net, l.tube.ListenAddr)
 	check(t, transfer(up.near, up.far, 1, bulk))
@@ -42,7 +42,7 @@ func TestListeningWheelCarries50MBEachWay(t *testing.T) {
 }
 
 func TestListeningWheelHalfClose(t *testing.T) {
-	l := startListening(t, plan{local: true})
+	l := startListening(t, plan{fast: true})
 	g := startTarget(t, l.net, targetPort)
 	t.Run("the client ends first", func(t *testing.T) {
 		check(t, halfClosed(g.open(t, l.net, l.tube.ListenAddr), 1_000_000, half))
@@ -57,7 +57,7 @@ func TestListeningWheelHalfClose(t *testing.T) {
 
 func TestListeningWheelManyConnections(t *testing.T) {
 	const serial, parallel = 200, 50
-	l := startListening(t, plan{local: true})
+	l := startListening(t, plan{fast: true})
 	serveEcho(t, l.net, targetPort)
 	one := func(seed uint64) error {
 		c, err := tryDial(l.net, l.tube.ListenAddr)
