@@ -285,19 +285,6 @@ func (s *Session) stall(st *Stream) {
 	}
 }
 
-// appendPing1 asks nothing: who reads nothing learns by writing that the carrier
-// has ended.
-func (s *Session) appendPing1(b []byte) []byte {
-	s.mu.Lock()
-	ping := s.pingDue
-	s.pingDue = false
-	s.mu.Unlock()
-	if ping {
-		b = framecodec.Ping{}.AppendFrame(b, s.frameWord())
-	}
-	return b
-}
-
 // queueFits: a stream whose queue is empty keeps up, whatever the others hold.
 func (s *Session) queueFits(st *Stream) bool {
 	st.mu.Lock()

@@ -179,6 +179,62 @@ func TestDialect1LongPath(t *testing.T) {
 	})
 }
 
+// The reference's dialling side loses what comes before its loop runs: nothing
+// but Pings is said before it has been heard.
+func TestDialect1ClientWaitsForTheExit(t *testing.T) {
+	for name, answers := range map[string]bool{"it answers": true, "it never says anything": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := rawBeside(t, tunnel.Dialect1, tunnel.RoleClient, nil)
+				r.shy = true
+				began := time.Now()
+				for range 2 {
+					conn, ep := newConn()
+					go func() {
+						st, err := r.s.Open(t.Context(), tunnel.Target{Kind: tunnel.KindNamed, Host: "x"}, ep)
+						if err != nil {
+							t.Error(err)
+						}
+						r.opened <- st
+					}()
+					go func() { _, _ = conn.Write([]byte("early")) }() // returns when it was taken
+				}
+				pings := 0
+				for msg := r.said(); msg != framecodec.MsgOpenConnection; msg = r.said() {
+					if msg != framecodec.MsgPing {
+						t.Fatalf("%v before anything was heard", msg)
+					}
+					if pings++; answers && pings == 4 {
+						r.send(framecodec.Pong{})
+					}
+				}
+				took := time.Since(began)
+				switch {
+				case answers && (pings != 4 || took > 100*time.Millisecond):
+					t.Errorf("opened after %d Pings and %v, want 4", pings, took)
+				case !answers && (pings < 15 || took != 3*time.Second):
+					t.Errorf("opened after %d Pings and %v, want 3 s", pings, took)
+				}
+				r.send(framecodec.ConnectionOpened{Conn: 1})
+				r.send(framecodec.ConnectionOpened{Conn: 2})
+				<-r.opened
+				<-r.opened
+				time.Sleep(time.Minute)
+				r.send(framecodec.CloseConnection{})
+				for {
+					msg, _, ok := r.nextControl()
+					if !ok {
+						break
+					}
+					if msg == framecodec.MsgPing {
+						t.Error("a Ping after that")
+					}
+				}
+			})
+		})
+	}
+}
+
 // What ends while its opener is asked leaves nothing.
 func TestDialect1EndsBeforeTheOpenerAnswers(t *testing.T) {
 	none := func(cfg *tunnel.Config) {

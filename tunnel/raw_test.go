@@ -183,14 +183,14 @@ func (r *raw) nextControl() (framecodec.Message, []byte, bool) {
 	}
 }
 
-// answersProbe answers the question whether an opener of dialect 1 knows its own
-// number.
+// answersProbe answers the questions of dialect 1: whether an opener knows its own
+// number, and whether anybody is there.
 func (r *raw) answersProbe(msg framecodec.Message, data []byte) bool {
 	if r.d != tunnel.Dialect1 || r.shy || msg != framecodec.MsgPing {
 		return false
 	}
 	m, err := framecodec.ParsePing(data)
-	if err != nil || m.Conn == 0 {
+	if err != nil {
 		return false
 	}
 	r.send(framecodec.Pong{Conn: m.Conn, Extra: m.Extra})

@@ -20,7 +20,7 @@ type recvState struct {
 	path       path1 // how long probes take (dialect 1)
 	closed     bool  // the peer has ended the session
 
-	helloSeen  atomic.Bool
+	helloSeen  atomic.Bool   // in dialect 1: a client has heard anything
 	highestOwn atomic.Uint32 // highest number that we have opened
 	total      uint64        // payload bytes received (dialect 2)
 	taken      atomic.Uint64 // of those, delivered or dropped
@@ -108,6 +108,9 @@ func (s *Session) fault(err *Error) *Error {
 // message takes the frames of a message in place. A frame may span messages:
 // its beginning is kept, and is bounded since its length was checked first.
 func (s *Session) message(msg []byte) *Error {
+	if s.d1 && s.client && !s.recv.helloSeen.Load() {
+		s.heard()
+	}
 	kept := s.recv.partial
 	if kept == nil {
 		rest, fault := s.frames(msg)

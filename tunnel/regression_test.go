@@ -281,6 +281,7 @@ func TestCloseIsBounded(t *testing.T) {
 			a, b := newWires()
 			s := tunnel.NewSession(a, tunnel.Config{Dialect: tunnel.Dialect1, Role: tunnel.RoleClient})
 			if full {
+				_ = b.WriteMessage(framecodec.Ping{HasConn: true}.AppendFrame(nil, 0)) // somebody is there
 				for range 5 {
 					go func() {
 						_, err := s.Open(context.Background(), duoTarget, new(source))

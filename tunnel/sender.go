@@ -136,24 +136,31 @@ func (s *Session) controlWaits() bool {
 
 func (s *Session) controlWaitsLocked() bool {
 	if !s.maySpeak() {
-		return false
+		return s.d1 && s.pingDue
 	}
 	return !s.control.empty() || len(s.replies) > 0 || s.pingDue || s.goAway != nil ||
 		s.closing != nil && !s.send.closeSent || s.recv.windowDue.Load() ||
 		!s.d1 && !s.send.hello
 }
 
-// maySpeak: the gateway says nothing on a new channel before the client has.
-func (s *Session) maySpeak() bool { return s.d1 || s.client || s.recv.helloSeen.Load() }
+// maySpeak: the gateway says nothing on a new channel before the client has, and a
+// client of dialect 1 nothing but Pings before the gateway has.
+func (s *Session) maySpeak() bool { return s.client != s.d1 || s.recv.helloSeen.Load() }
 
 // fill builds the next message in b: control frames in front, then data of
 // ready streams, as long as there are some and the chunk is not full.
 func (s *Session) fill(b []byte, room roomKind) []byte {
-	if !s.maySpeak() || s.send.closeSent {
+	if s.send.closeSent {
 		return b
 	}
 	if s.d1 {
 		s.send.wallMs = uint64(time.Now().UnixMilli())
+	}
+	if !s.maySpeak() {
+		if s.d1 {
+			b = s.appendPing1(b)
+		}
+		return b
 	}
 	b, all := s.appendControl(b)
 	if room != roomAll || !all {

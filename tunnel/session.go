@@ -139,8 +139,9 @@ type Session struct {
 	draining    bool               // no new streams from the peer
 	refusing    *Error             // the peer takes no new streams
 	ended       bool
-	helloHalf   bool // one of the two Hellos has passed
-	stale       int  // places in the three lists that forgotten streams still take
+	helloHalf   bool        // one of the two Hellos has passed
+	greeting    *time.Timer // of a client of dialect 1
+	stale       int         // places in the three lists that forgotten streams still take
 	err         *Error
 	scan        []*Stream // reused by tick
 
@@ -180,6 +181,9 @@ func NewSession(c Carrier, cfg Config) *Session {
 	s.recv.init(s)
 	if s.d1 {
 		close(s.ready)
+		if s.client {
+			s.greet()
+		}
 	}
 	clock.add(s)
 	s.wg.Add(2)
@@ -349,6 +353,9 @@ func (s *Session) Close(code Code, text string) {
 	}
 	s.closing = err
 	s.refuseOpensLocked(err)
+	if s.d1 {
+		s.recv.helloSeen.Store(true) // whoever has not been heard may hear this
+	}
 	s.mu.Unlock()
 	for _, st := range s.everyStream() {
 		s.endStream(st, err, false)
@@ -366,6 +373,9 @@ func (s *Session) end(err *Error) {
 		return
 	}
 	s.ended = true
+	if s.greeting != nil {
+		s.greeting.Stop()
+	}
 	if s.closing != nil {
 		err = s.closing
 	}
