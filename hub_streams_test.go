@@ -79,6 +79,17 @@ func (s *served) open(target tunnel.Target) tunnel.Code {
 	return framecodec.CodeNormal
 }
 
+// counted waits until the hub counts so many streams.
+func (s *served) counted(want int64) {
+	s.t.Helper()
+	testkit.Eventually(s.t, 10*time.Second, func() error {
+		if n := s.hub.streams.Load(); n != want {
+			return fmt.Errorf("%d streams are counted, want %d", n, want)
+		}
+		return nil
+	})
+}
+
 // raw asks for a raw channel to x and returns the code of its refusal, normal if
 // it was admitted.
 func (s *served) raw() tunnel.Code {
@@ -108,6 +119,7 @@ func TestStreamsPerTunnelWithRawChannels(t *testing.T) {
 	for name, order := range map[string][2]func(*served) tunnel.Code{
 		"raw channels first": {(*served).raw, stream},
 		"streams first":      {stream, (*served).raw},
+		"only streams":       {stream, stream}, // the engine's own refusals
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, func(env *environment, _ *policy.Config) { env.endpoints["gw"].limits.StreamsPerTunnel = limit })
@@ -120,6 +132,7 @@ func TestStreamsPerTunnelWithRawChannels(t *testing.T) {
 					t.Errorf("number %d: %v, want %v", i+1, code, want)
 				}
 			}
+			s.counted(limit) // refusals have neither added nor taken
 		})
 	}
 }
@@ -150,36 +163,27 @@ func TestStreamsBeingOpenedCount(t *testing.T) {
 	for range limit {
 		go func() { ends <- s.open(slow) }()
 	}
-	counted := func(want int64) {
-		t.Helper()
-		testkit.Eventually(t, 10*time.Second, func() error {
-			if n := s.hub.streams.Load(); n != want {
-				return fmt.Errorf("%d streams are counted, want %d", n, want)
-			}
-			return nil
-		})
-	}
-	counted(limit)
+	s.counted(limit)
 	if code := s.open(tunnel.Target{Kind: tunnel.KindNamed}); code != framecodec.CodeRefused {
 		t.Errorf("one more than the limit: %v", code)
 	}
 	if code := s.raw(); code != framecodec.CodeTooManyStreams {
 		t.Errorf("a raw channel more than the limit: %v", code)
 	}
-	counted(limit)
+	s.counted(limit)
 	close(names)
 	for range limit {
 		if code := <-ends; code != framecodec.CodeResolveFailed {
 			t.Errorf("without an answer: %v", code)
 		}
 	}
-	counted(0)
+	s.counted(0)
 	for range limit {
 		if code := s.open(tunnel.Target{Kind: tunnel.KindNamed}); code != framecodec.CodeNormal {
 			t.Errorf("with room again: %v", code)
 		}
 	}
-	counted(limit)
+	s.counted(limit)
 }
 
 // TestRawChannelsPerTunnel: they have a limit of their own, far below that of

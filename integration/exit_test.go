@@ -102,7 +102,7 @@ func TestSecondProcess(t *testing.T) {
 	}
 	// Another site address, so that only the UDP port is the same.
 	other := strings.Replace(config, "http://127.0.0.1:", "http://127.0.0.2:", 1)
-	_, err = testkit.OpenCaddy(t.TempDir(), testkit.CaddyConfig{Caddyfile: other, Binary: c.Binary, Ready: 5 * time.Second})
+	_, err = testkit.OpenCaddy(t.TempDir(), testkit.CaddyConfig{Caddyfile: other, Binary: c.Binary})
 	if err == nil || !strings.Contains(err.Error(), "is in use by another program") || !strings.Contains(err.Error(), "listen udp/:3479") {
 		t.Errorf("a second process on the same port: %v", err)
 	}

@@ -70,7 +70,14 @@ func TestStreamLimits(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_, err := p.open("echo")
+			c, err := p.open("echo")
+			for range 50 { // a second may have gone by meanwhile
+				if err != nil || test.want != framecodec.CodeOverloaded {
+					break
+				}
+				_ = c.Close()
+				c, err = p.open("echo")
+			}
 			wantCode(t, err, test.want)
 		})
 	}
@@ -92,7 +99,7 @@ func offerOnly(t *testing.T, header http.Header) (*signal.ClientSession, error) 
 // TestHandshakeLimits: offers that go no further are bounded for each client,
 // end after timeouts.connect, and then make room.
 func TestHandshakeLimits(t *testing.T) {
-	start(t, global("\t\tlimits {\n\t\t\thandshakes_per_client 3\n\t\t}\n\t\ttimeouts {\n\t\t\tconnect 1s\n\t\t}", "")+users(""))
+	start(t, global("\t\tlimits {\n\t\t\thandshakes_per_client 3\n\t\t}\n\t\ttimeouts {\n\t\t\tconnect 5s\n\t\t}", "")+users(""))
 	for i := range 3 {
 		if _, err := offerOnly(t, user(fmt.Sprint("user", i))); err != nil {
 			t.Fatal(err)
@@ -147,10 +154,10 @@ func tryKeep(t *testing.T, header http.Header) (*peer, error) {
 
 // TestMaxAge: an identity's time is over unless it is renewed.
 func TestMaxAge(t *testing.T) {
-	start(t, global("", "")+users("max_age 2s"))
+	start(t, global("", "")+users("max_age 5s"))
 	stays, goes := connect(t, siteURL, user("alice")), connect(t, siteURL, user("bob"))
-	if stays.signal.ExpiresIn <= 0 || stays.signal.ExpiresIn > 2*time.Second {
-		t.Errorf("expires in %v, want at most 2s", stays.signal.ExpiresIn)
+	if stays.signal.ExpiresIn <= 0 || stays.signal.ExpiresIn > 5*time.Second {
+		t.Errorf("expires in %v, want at most 5s", stays.signal.ExpiresIn)
 	}
 	if err := testkit.WaitFor(long, func() error {
 		if _, err := stays.signal.Renew(t.Context()); err != nil {
@@ -186,7 +193,7 @@ func TestExpires(t *testing.T) {
 	_, err = tryConnect(t.Context(), siteURL, garbage)
 	wantCode(t, err, framecodec.CodeAuthExpired)
 	connect(t, siteURL, user("alice")) // without an end
-	p := connect(t, siteURL, at(2*time.Second))
+	p := connect(t, siteURL, at(6*time.Second))
 	<-p.session.Done()
 	wantCode(t, p.session.Err(), framecodec.CodeAuthExpired)
 }

@@ -20,7 +20,11 @@ import (
 // our series.
 func scrape(t *testing.T) (text []byte, values map[string]float64) {
 	t.Helper()
-	res, err := (&http.Client{Transport: oneShot}).Get(adminURL + "/metrics")
+	req, err := http.NewRequest(http.MethodGet, adminURL+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := patiently(req)
 	if err != nil {
 		t.Fatal(err)
 	}

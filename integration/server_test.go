@@ -129,6 +129,18 @@ func post(url, caddyfile string) (status, network error) {
 // oneShot keeps no connections: a reload ends them.
 var oneShot = &http.Transport{DisableKeepAlives: true}
 
+// patiently asks again when the network fails: a reload closes the old listener of
+// the admin API behind its answer, and what waits in that one's queue is reset.
+// Only what changes nothing can be asked twice.
+func patiently(req *http.Request) (res *http.Response, err error) {
+	for range 5 {
+		if res, err = oneShot.RoundTrip(req); err == nil || req.Method != http.MethodGet {
+			return res, err
+		}
+	}
+	return res, err
+}
+
 // admin asks the admin API and decodes its answer into v, which may be nil.
 func admin(t *testing.T, method, path, body string, v any) int {
 	t.Helper()
@@ -136,7 +148,7 @@ func admin(t *testing.T, method, path, body string, v any) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := oneShot.RoundTrip(req)
+	res, err := patiently(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,9 +15,9 @@ const greetingMost = 3 * time.Second // then it speaks all the same
 
 // greet begins; the session's goroutines do not run yet.
 func (s *Session) greet() {
-	s.pingDue = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.pingDue = true
 	s.greeting = time.AfterFunc(probeFirst, s.greetAgain)
 }
 

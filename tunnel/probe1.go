@@ -53,11 +53,18 @@ type probe1 struct {
 // acceptKnown has a stream accepted as soon as its opener knows its number. The
 // caller is the receiver.
 func (s *Session) acceptKnown(st *Stream) {
-	if !s.d1 || s.recv.unanswering.Load() {
-		s.cfg.Accept(&Incoming{st})
-		return
+	if !s.d1 || s.recv.unanswering.Load() && !s.recv.answering.Load() || !s.ask(st, s.recv.path.long()) {
+		s.accept(st)
 	}
-	if !s.ask(st, s.recv.path.long()) {
+}
+
+// accept hands a stream over, if it has not ended meanwhile.
+func (s *Session) accept(st *Stream) {
+	st.mu.Lock()
+	st.asked = !st.gone
+	asked := st.asked
+	st.mu.Unlock()
+	if asked {
 		s.cfg.Accept(&Incoming{st})
 	}
 }
@@ -85,7 +92,7 @@ func (s *Session) probeAgain(st *Stream) {
 	if s.stillAsks(st) {
 		return
 	}
-	s.recv.unanswering.Store(!s.recv.answering.Load())
+	s.recv.unanswering.Store(true) // counts only if it has never answered
 	s.guard(func() { s.known(st) })
 }
 
@@ -121,7 +128,7 @@ func (s *Session) known(st *Stream) {
 	}
 	st.mu.Unlock()
 	if asked {
-		s.cfg.Accept(&Incoming{st})
+		s.accept(st)
 	}
 }
 
@@ -136,7 +143,6 @@ func (s *Session) onPong1(data []byte) {
 		return // answers nothing that was asked
 	}
 	s.recv.answering.Store(true)
-	s.recv.unanswering.Store(false)
 	if len(m.Extra) == 8 {
 		s.recv.path.took(now() - time.Duration(binary.BigEndian.Uint64(m.Extra)))
 	}

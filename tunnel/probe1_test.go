@@ -235,9 +235,21 @@ func TestDialect1ClientWaitsForTheExit(t *testing.T) {
 	}
 }
 
+// neverAsked holds that an observer can tell streams that Accept never saw.
+type neverAsked struct{ t *testing.T }
+
+func (o neverAsked) StreamOpened(*tunnel.Stream) { o.t.Error("a stream was opened") }
+func (o neverAsked) StreamEnded(st *tunnel.Stream, _ tunnel.Code, _ string) {
+	if st.Info().Accepted {
+		o.t.Error("it ended as one that Accept was asked for")
+	}
+}
+func (o neverAsked) Panicked(v any, _ []byte) { o.t.Errorf("panic: %v", v) }
+
 // What ends while its opener is asked leaves nothing.
 func TestDialect1EndsBeforeTheOpenerAnswers(t *testing.T) {
 	none := func(cfg *tunnel.Config) {
+		cfg.Observer = neverAsked{t}
 		cfg.Accept = func(*tunnel.Incoming) { t.Error("a stream was accepted after its end") }
 	}
 	for name, end := range map[string]func(*raw){

@@ -34,7 +34,7 @@ type recvState struct {
 	stalled    atomic.Bool   // it reads nothing until one does
 
 	answering   atomic.Bool // the peer has answered a probe (dialect 1)
-	unanswering atomic.Bool // it never has, and had the time: it is asked no more
+	unanswering atomic.Bool // it had the time once, and did not: unless answering, it is asked no more
 }
 
 func (r *recvState) init(s *Session) {

@@ -50,6 +50,7 @@ type Stream struct {
 	entry   bool // we opened it
 	owed    uint8
 	gone    bool // ended and forgotten
+	asked   bool // Config.Accept has it, or is about to
 	blocked bool // readable, but without credit
 	finSeen bool // the peer's Finish has come; its data may still wait
 	quiet   bool // the peer has forgotten the stream: it is told nothing more (dialect 1)
@@ -211,6 +212,7 @@ type StreamInfo struct {
 	Target    string        `json:"target"`
 	Entry     bool          `json:"entry"`
 	Opened    bool          `json:"opened"`
+	Accepted  bool          `json:"-"`         // Config.Accept was asked: no refusal of the engine's own
 	Sending   bool          `json:"sending"`   // our direction has not ended
 	Receiving bool          `json:"receiving"` // the peer's direction has not ended
 	BytesIn   uint64        `json:"bytes_in"`  // payload from the peer
@@ -232,7 +234,7 @@ func (st *Stream) Info() StreamInfo {
 		window, credit = st.granted-st.got, st.limit-st.sent
 	}
 	return StreamInfo{
-		ID: st.num, Target: st.target.String(), Entry: st.entry, Opened: st.state.opened,
+		ID: st.num, Target: st.target.String(), Entry: st.entry, Opened: st.state.opened, Accepted: st.asked,
 		Sending: st.state.send == halfOpen, Receiving: st.state.recv == halfOpen,
 		BytesIn: st.got, BytesOut: st.sent, Queued: st.queue.n,
 		Window: window, Credit: credit,

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/culvertgate/culvert/internal/testkit"
 )
@@ -89,8 +88,7 @@ func hasCertificate(ctx context.Context, from *testkit.Namespace, address netip.
 func secondGateway(t *testing.T, n *testkit.Namespace, first *testkit.Caddy) {
 	t.Helper()
 	site := "http://127.0.0.1:8090 {\n\twebrtc_tunnel /tunnel* {\n\t\tallow_anonymous\n\t}\n}\n"
-	// OpenCaddy waits as long as it may for one that will not be ready.
-	c, err := testkit.OpenCaddy(t.TempDir(), testkit.CaddyConfig{Caddyfile: site, Namespace: n, Ready: 5 * time.Second})
+	c, err := testkit.OpenCaddy(t.TempDir(), testkit.CaddyConfig{Caddyfile: site, Namespace: n})
 	if err == nil {
 		c.Kill()
 		t.Fatal("a second gateway has started on the same UDP port")

@@ -101,9 +101,10 @@ func TestMustShow7CodesOfEnds(t *testing.T) {
 
 // endOne opens a stream, ends it, and holds both sides against the table.
 func (p *pair) endOne(t *testing.T, g *target, c cause) {
+	// Before it opens: some end by themselves soon.
+	gateway, client := metricsOf(t, p.gateway).ends("gateway"), metricsOf(t, p.client).ends("client")
 	s, err := p.open(g, entryPort)
 	check(t, err, s.echo())
-	gateway, client := metricsOf(t, p.gateway).ends("gateway"), metricsOf(t, p.client).ends("client")
 	near, far := watch(s.near, c.near), watch(s.far, c.far)
 	check(t, c.do(p, s))
 	if got := <-near; got != c.near {

@@ -69,7 +69,14 @@ func OpenCaddy(dir string, cfg CaddyConfig) (*Caddy, error) {
 	if ready == 0 {
 		ready = time.Minute
 	}
-	if err := WaitFor(ready, c.running); err != nil {
+	var ended error
+	err = WaitFor(ready, func() error {
+		if ended = c.ended(); ended != nil {
+			return nil // it will not be ready any more
+		}
+		return c.running()
+	})
+	if err = errors.Join(err, ended); err != nil {
 		err = fmt.Errorf("%w\n%s", err, tail(c.Log(), 16<<10))
 		c.Kill()
 		return nil, err
@@ -120,9 +127,6 @@ func (cfg CaddyConfig) write(dir string) ([]string, error) {
 // running reports whether the configuration has been started: the admin API
 // answers with it only then.
 func (c *Caddy) running() error {
-	if err := c.ended(); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	text, err := get(ctx, c.client, c.AdminURL+"/config/")

@@ -194,7 +194,7 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 		return true
 	})
 	r := newTestRemote(t, configFor(g))
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	conn, ep := tunnel.NewConn(tunnel.Addr{}, tunnel.Addr{})
 	_, err := r.OpenEndpoint(ctx, tunnel.Target{Kind: tunnel.KindNamed, Host: "echo"}, ep)
@@ -362,7 +362,7 @@ func TestChurn(t *testing.T) {
 	t.Parallel()
 	g := gatewaykit.New(t)
 	r := newTestRemote(t, configFor(g))
-	stop := time.Now().Add(4 * time.Second)
+	stop := time.Now().Add(8 * time.Second)
 	var good, ended atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {

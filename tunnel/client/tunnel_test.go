@@ -125,7 +125,7 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	g := gatewaykit.New(t)
 	cfg := configFor(g)
-	cfg.DialTimeout = 300 * time.Millisecond
+	cfg.DialTimeout = 2 * time.Second
 	tun := dialTest(t, cfg)
 	for target, code := range map[string]tunnel.Code{
 		"nothing": framecodec.CodeUnknownTarget,
@@ -378,7 +378,10 @@ func TestSteps(t *testing.T) {
 			var last Progress
 			cfg := configFor(g)
 			cfg.URLs = []string{tt.prep(t, g)}
-			cfg.ConnectTimeout = time.Second
+			cfg.ConnectTimeout = patience
+			if tt.code == framecodec.CodeTimeout {
+				cfg.ConnectTimeout = 3 * time.Second
+			}
 			cfg.Progress = func(p Progress) {
 				mu.Lock()
 				defer mu.Unlock()

@@ -172,7 +172,7 @@ func TestLineIsOfAddressAndPort(t *testing.T) {
 	waiting.dial(o, tcp("10.1.0.1", 22))
 	waiting.dial(o, tcp("10.1.0.1", 23))
 	waiting.dial(o, tcp("10.1.0.1", 23))
-	eventually(t, "two dial", func() bool { return g.now.Load() == 2 })
+	eventually(t, "two dial", func() bool { return g.most.Load() == 2 })
 	waiting.wg.Wait() // the third one's time runs while it waits
 	if waiting.codes[framecodec.CodeTimeout] != 3 || g.most.Load() != 2 {
 		t.Errorf("ended with %v, %d at once", waiting.codes, g.most.Load())

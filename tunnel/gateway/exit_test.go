@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,13 +144,7 @@ func (o *office) connect(ctx context.Context, a policy.Address, control policy.C
 
 // refusedError is what the system says of a closed port.
 func refusedError() error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	_ = l.Close()
-	_, err = net.DialTimeout("tcp", l.Addr().String(), time.Second)
-	return err
+	return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 }
 
 // silent is a resolver that never answers, but for the names of good.example.

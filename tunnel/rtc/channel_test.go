@@ -134,7 +134,7 @@ func TestNotifyLow(t *testing.T) {
 		}
 	}
 	called := false
-	eventually(t, time.Second, "nothing is buffered", func() bool { return c.Buffered() == 0 })
+	eventually(t, 10*time.Second, "nothing is buffered", func() bool { return c.Buffered() == 0 })
 	c.NotifyLow(0, func() { called = true })
 	if !called {
 		t.Error("not told at once when already low")
@@ -199,7 +199,7 @@ func TestChannelClose(t *testing.T) {
 		t.Errorf("%d of %d bytes arrived before the end", len(got), len(want))
 	}
 	_ = server["a"].Close(framecodec.CodeNormal)
-	eventually(t, 2*time.Second, "both sides forget the channel", func() bool {
+	eventually(t, 10*time.Second, "both sides forget the channel", func() bool {
 		return len(p.client.openChannels()) == 1 && len(p.server.openChannels()) == 1
 	})
 	write(t, client["b"], "the other channel")

@@ -117,7 +117,7 @@ func TestOutage(t *testing.T) {
 		t.Errorf("the outage ended the peer: %v, %v", p.client.Err(), p.server.Err())
 	}
 	for name, e := range map[string]*end{"client": q.clientEnd, "gateway": q.serverEnd} {
-		e.waitEnd(t, time.Until(start.Add(25*time.Second)), framecodec.CodeTunnelLost)
+		e.waitEnd(t, time.Until(start.Add(30*time.Second)), framecodec.CodeTunnelLost)
 		t.Logf("the %s had noticed and released everything after %v", name, time.Since(start))
 	}
 }

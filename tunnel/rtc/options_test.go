@@ -329,7 +329,7 @@ func TestHeapFloor(t *testing.T) {
 		if f.size() != 0 {
 			t.Error("there is a heap floor with the race detector")
 		}
-		return
+		t.Skip("there is no floor with the race detector")
 	}
 	first := f.bytes.Load()
 	f.move(floorAfter)

@@ -143,8 +143,9 @@ func isDone(p *Peer) bool {
 // timeout, in each phase.
 func TestConnectTimeout(t *testing.T) {
 	checkLeaks(t)
-	g := testGateway(t, Options{ConnectTimeout: 300 * time.Millisecond})
-	d := testDialer(DialerConfig{ConnectTimeout: 300 * time.Millisecond})
+	const limit = 2 * time.Second // connecting itself has to be faster
+	g := testGateway(t, Options{ConnectTimeout: limit})
+	d := testDialer(DialerConfig{ConnectTimeout: limit})
 
 	e := newEnd()
 	client, offer, err := d.Offer(t.Context(), []ChannelSpec{{}}, nil, Handler{})
@@ -156,7 +157,7 @@ func TestConnectTimeout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.waitEnd(t, 2*time.Second, framecodec.CodeTimeout)
+	e.waitEnd(t, 10*time.Second, framecodec.CodeTimeout)
 	if text := p.Err().Error(); !strings.Contains(text, "network path") {
 		t.Errorf("before ICE: %s", text)
 	}
@@ -182,7 +183,7 @@ func TestConnectTimeout(t *testing.T) {
 	if err := silent.Accept(answer); err != nil {
 		t.Fatal(err)
 	}
-	e.waitEnd(t, 2*time.Second, framecodec.CodeTimeout)
+	e.waitEnd(t, 10*time.Second, framecodec.CodeTimeout)
 	if text := p.Err().Error(); !strings.Contains(text, "no data channel") || e.connected != 1 {
 		t.Errorf("connected: %s", text)
 	}
@@ -191,7 +192,7 @@ func TestConnectTimeout(t *testing.T) {
 	c := newCable(t, g.socket.AddrPort())
 	c.cut.Store(true)
 	r := beginThrough(t, g, d, c.route)
-	r.clientEnd.waitEnd(t, 2*time.Second, framecodec.CodeTimeout)
+	r.clientEnd.waitEnd(t, 10*time.Second, framecodec.CodeTimeout)
 }
 
 // TestSilence: when the path dies both sides notice by themselves, and everybody
@@ -214,16 +215,16 @@ func TestSilence(t *testing.T) {
 			t.Errorf("Wait returned %v", err)
 		}
 	}
-	if d := time.Since(start); d > 3*time.Second {
+	if d := time.Since(start); d > 10*time.Second {
 		t.Errorf("noticed after %v", d)
 	}
 	select {
 	case <-room:
-	case <-time.After(time.Second):
+	case <-time.After(10 * time.Second):
 		t.Error("who waits for room waits for ever")
 	}
-	p.serverEnd.waitEnd(t, 3*time.Second, framecodec.CodeTunnelLost)
-	p.clientEnd.waitEnd(t, 3*time.Second, framecodec.CodeTunnelLost)
+	p.serverEnd.waitEnd(t, 10*time.Second, framecodec.CodeTunnelLost)
+	p.clientEnd.waitEnd(t, 10*time.Second, framecodec.CodeTunnelLost)
 }
 
 // TestPath: the owner is told when the path comes, is disturbed, and is back.

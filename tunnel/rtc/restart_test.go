@@ -110,8 +110,9 @@ func TestRestartRefused(t *testing.T) {
 // tunnel at both sides.
 func TestRestartTimeout(t *testing.T) {
 	checkLeaks(t)
-	g := testGateway(t, Options{ConnectTimeout: 400 * time.Millisecond})
-	p := connect(t, g, testDialer(DialerConfig{ConnectTimeout: 400 * time.Millisecond}))
+	const limit = 2 * time.Second // the first connect has to be faster
+	g := testGateway(t, Options{ConnectTimeout: limit})
+	p := connect(t, g, testDialer(DialerConfig{ConnectTimeout: limit}))
 	f, err := p.client.OfferRestart(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -122,8 +123,8 @@ func TestRestartTimeout(t *testing.T) {
 	if _, err := p.client.OfferRestart(t.Context()); tunnel.CodeOf(err) != framecodec.CodeConflict {
 		t.Errorf("a second restart at once: %v", err)
 	}
-	p.serverEnd.waitEnd(t, 3*time.Second, framecodec.CodeTimeout)
-	p.clientEnd.waitEnd(t, 3*time.Second, framecodec.CodeTimeout)
+	p.serverEnd.waitEnd(t, 10*time.Second, framecodec.CodeTimeout)
+	p.clientEnd.waitEnd(t, 10*time.Second, framecodec.CodeTimeout)
 }
 
 // TestRestartPutsNothingOff: a peer that restarts instead of opening a channel is

@@ -49,8 +49,10 @@ func (g *Gateway) open(s *Session, p *rtc.Peer, c *rtc.Channel) {
 	if c.Protocol() == "" {
 		dialect = tunnel.Dialect1
 	}
+	g.mu.Lock() // the client may be ready before the next line; Sessions waits for it
 	session := tunnel.NewSession(c, tunnel.Config{Dialect: dialect, Role: tunnel.RoleGateway, Accept: g.accept})
 	s.session.Store(session)
+	g.mu.Unlock()
 	g.wg.Go(func() {
 		<-session.Done()
 		p.Close(framecodec.CodeTunnelClosed)
