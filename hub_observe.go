@@ -37,7 +37,7 @@ func (o *streamObserver) StreamOpened(st *tunnel.Stream) {
 // StreamEnded implements tunnel.Observer.
 func (o *streamObserver) StreamEnded(st *tunnel.Stream, code tunnel.Code, text string) {
 	info := st.Info()
-	if counted := info.Accepted || o.tunnel == nil && info.Opened; counted {
+	if info.Accepted || o.tunnel == nil && info.Opened {
 		o.hub.streams.Add(-1)
 	}
 	processMetrics.streamEnded(o.side, st, info.Opened, code)

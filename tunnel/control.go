@@ -144,6 +144,7 @@ func (s *Session) popControl() *Stream {
 	defer s.mu.Unlock()
 	st := s.control.pop()
 	if st == nil {
+		s.send.answerable = len(s.replies)
 		return nil
 	}
 	st.inControl = false
@@ -267,7 +268,7 @@ func (s *Session) appendReplies(b []byte) (_ []byte, all bool) {
 		return b, true
 	}
 	used := 0
-	for used < len(s.replies) {
+	for used < min(s.send.answerable, len(s.replies)) { // a later one may be about a stream that owes its end since
 		length := int(binary.BigEndian.Uint32(s.replies[used+12:])) + framecodec.Overhead
 		if len(b)+length > s.controlLimit() {
 			break

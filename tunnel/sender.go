@@ -28,17 +28,18 @@ const controlReserve = 64 << 10
 
 // sendState belongs to the sender goroutine, but for what is atomic.
 type sendState struct {
-	credit    sendCredit
-	marks     marks
-	sequence  uint64 // of the next control frame (dialect 2)
-	next      uint32 // number of the next stream we open
-	hello     bool   // ours has been sent
-	closeSent bool   // the last frame is out
-	run       int    // interactive turns in a row
-	dead      bool   // room was promised where there is none: the carrier has ended
-	at        time.Duration
-	roomTold  atomic.Bool // the carrier has called back
-	wallMs    uint64      // dialect 1's word
+	credit     sendCredit
+	marks      marks
+	sequence   uint64 // of the next control frame (dialect 2)
+	next       uint32 // number of the next stream we open
+	hello      bool   // ours has been sent
+	closeSent  bool   // the last frame is out
+	answerable int    // bytes of Session.replies from before the last look at an empty control list; written under mu
+	run        int    // interactive turns in a row
+	dead       bool   // room was promised where there is none: the carrier has ended
+	at         time.Duration
+	roomTold   atomic.Bool // the carrier has called back
+	wallMs     uint64      // dialect 1's word
 }
 
 func (x *sendState) init(s *Session) {
