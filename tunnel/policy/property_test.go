@@ -102,7 +102,7 @@ func drawWorld(t *rapid.T) world {
 // Explain says what an open does, and an open dials nothing that the law denies.
 func TestExplainAgreesWithDial(t *testing.T) {
 	outcomes := map[tunnel.Code]int{}
-	rapid.Check(t, func(t *rapid.T) {
+	check := func(t *rapid.T) {
 		w := drawWorld(t)
 		r := &recorder{}
 		again := &counted{zone: w.zone, then: []string{"127.0.0.1", "169.254.169.254", "10.0.0.13"}}
@@ -135,12 +135,15 @@ func TestExplainAgreesWithDial(t *testing.T) {
 		if err == nil && !w.policy.CheckAddress(w.subject, w.target, at).Allowed {
 			t.Fatalf("%v is open at %v and would be cut at once", w.target, at)
 		}
-	})
-	for _, c := range []tunnel.Code{framecodec.CodeNormal, framecodec.CodeNotAllowed, framecodec.CodeResolveFailed, framecodec.CodeUnknownTarget} {
-		if outcomes[c] == 0 {
-			t.Errorf("no case ended with %v: %v", c, outcomes)
+	}
+	rare := []tunnel.Code{framecodec.CodeNormal, framecodec.CodeNotAllowed, framecodec.CodeResolveFailed, framecodec.CodeUnknownTarget}
+	missing := func(c tunnel.Code) bool { return outcomes[c] == 0 }
+	for range 50 { // a hundred draws leave the rarest out once in twenty times
+		if rapid.Check(t, check); t.Failed() || !slices.ContainsFunc(rare, missing) {
+			return
 		}
 	}
+	t.Errorf("some of %v never came: %v", rare, outcomes)
 }
 
 // denied is the law once more, written independently: why an address may not be
