@@ -64,6 +64,8 @@ type Timeouts struct {
 	Write caddy.Duration `json:"write,omitempty"`
 	// Idle ends a stream without data. Default: 0, never.
 	Idle caddy.Duration `json:"idle,omitempty"`
+	// UDPIdle ends a UDP flow without datagrams. Default: 60s.
+	UDPIdle caddy.Duration `json:"udp_idle,omitempty"`
 	// Drain is how long streams may finish when the process ends. Default: 10s.
 	Drain caddy.Duration `json:"drain,omitempty"`
 }
@@ -122,13 +124,15 @@ func (t *Timeouts) applyDefaults() {
 	orDefault(&t.Connect, caddy.Duration(15*time.Second))
 	orDefault(&t.Dial, caddy.Duration(10*time.Second))
 	orDefault(&t.Keepalive, caddy.Duration(15*time.Second))
+	orDefault(&t.UDPIdle, caddy.Duration(60*time.Second))
 	orDefault(&t.Drain, caddy.Duration(10*time.Second))
 }
 
 func (t *Timeouts) validate() error {
 	return errors.Join(
 		atLeast("connect", t.Connect, 1), atLeast("dial", t.Dial, 1), atLeast("keepalive", t.Keepalive, caddy.Duration(time.Second)),
-		atLeast("write", t.Write, 0), atLeast("idle", t.Idle, 0), atLeast("drain", t.Drain, 1))
+		atLeast("write", t.Write, 0), atLeast("idle", t.Idle, 0),
+		atLeast("udp_idle", t.UDPIdle, caddy.Duration(time.Second)), atLeast("drain", t.Drain, 1))
 }
 
 func (s *ICEServer) validate() error {

@@ -111,6 +111,7 @@ func (t *Timeouts) options() map[string]option {
 		"keepalive": duration(&t.Keepalive, false),
 		"write":     duration(&t.Write, true),
 		"idle":      duration(&t.Idle, true),
+		"udp_idle":  duration(&t.UDPIdle, false),
 		"drain":     duration(&t.Drain, false),
 	}
 }

@@ -16,6 +16,7 @@ import (
 const (
 	protocolDialect1 = ""
 	protocolDialect2 = "culvert.2"
+	protocolFlows    = "culvert.2.datagrams"
 	protocolRaw      = "raw:"
 )
 
@@ -36,6 +37,8 @@ func (t *gatewayTunnel) onChannel(_ *rtc.Peer, ch *rtc.Channel) {
 	switch {
 	case protocol == protocolDialect1, protocol == protocolDialect2:
 		t.openSession(ch)
+	case protocol == protocolFlows && !ch.Ordered() && !ch.Reliable():
+		t.openDatagrams(ch)
 	case strings.HasPrefix(protocol, protocolRaw) && ch.Ordered() && ch.Reliable():
 		t.markConnected()
 		t.exit.Raw(ch, strings.TrimPrefix(protocol, protocolRaw))
@@ -47,6 +50,21 @@ func (t *gatewayTunnel) onChannel(_ *rtc.Peer, ch *rtc.Channel) {
 func (t *gatewayTunnel) refuseChannel(ch *rtc.Channel, why string) {
 	t.hub.warnClient(t.endpoint, "data channel refused", append(t.fields(), zap.String("reason", why))...)
 	_ = ch.Close(framecodec.CodeProtocolError) // it is not needed; whether that is heard does not matter
+}
+
+// openDatagrams gives the session its channel for datagrams, which waits for the
+// session's if that is not open yet: channels open in no order.
+func (t *gatewayTunnel) openDatagrams(ch *rtc.Channel) {
+	t.mu.Lock()
+	s := t.session
+	waits := s == nil && t.early == nil && !t.isClosing
+	if waits {
+		t.early = ch
+	}
+	t.mu.Unlock()
+	if !waits && (s == nil || !s.AttachDatagrams(ch)) {
+		t.refuseChannel(ch, "a tunnel has one channel for datagrams, and none in dialect 1")
+	}
 }
 
 const noMemory = "no memory is left for another tunnel"
@@ -94,11 +112,17 @@ func (t *gatewayTunnel) openSession(ch *rtc.Channel) {
 		Budget:       t.budget,
 		MaxStreams:   state.limits.StreamsPerTunnel,
 		WriteTimeout: time.Duration(env.timeouts.Write), IdleTimeout: time.Duration(env.timeouts.Idle),
+		FlowIdleTimeout: time.Duration(env.timeouts.UDPIdle),
 	})
 	t.session = s
 	t.budget.Release(reserve)                  // the session has taken its own
 	processMetrics.traffic.add(s, sideGateway) // before anybody can see that it ended
+	early := t.early
+	t.early = nil
 	t.mu.Unlock()
+	if early != nil {
+		t.openDatagrams(early)
+	}
 	t.markConnected()
 	t.sessions <- s
 }

@@ -78,6 +78,7 @@ func (p *pooledRemote) config(target string) client.Config {
 		DialTimeout:    time.Duration(s.timeouts.Dial) + dialMargin,
 		WriteTimeout:   time.Duration(s.timeouts.Write),
 		IdleTimeout:    time.Duration(s.timeouts.Idle),
+		UDPIdleTimeout: time.Duration(s.timeouts.UDPIdle),
 		Budget:         p.hub.memory,
 		TunnelMemory:   s.tunnelMemory,
 		Logger:         p.hub.logger,

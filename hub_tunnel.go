@@ -50,6 +50,7 @@ type gatewayTunnel struct {
 	etag       string          // of the ICE session; guarded by mu
 	restarting bool            // guarded by mu
 	session    *tunnel.Session // nil before the channel is open; guarded by mu
+	early      *rtc.Channel    // for datagrams, open before the session's; guarded by mu
 	connected  bool            // some channel is open; guarded by mu
 	renewed    time.Time       // when the identity's time began; guarded by mu
 	expires    time.Time       // the credential's own end, zero: none; guarded by mu

@@ -34,7 +34,7 @@ type remoteSpec struct {
 // makes no use of may differ.
 func (s *remoteSpec) equal(o *remoteSpec) bool {
 	used := func(s *remoteSpec) []any {
-		return []any{s.remote, s.ownICEServers(), s.timeouts.Connect, s.timeouts.Dial, s.timeouts.Write, s.timeouts.Idle, s.tunnelMemory}
+		return []any{s.remote, s.ownICEServers(), s.timeouts.Connect, s.timeouts.Dial, s.timeouts.Write, s.timeouts.Idle, s.timeouts.UDPIdle, s.tunnelMemory}
 	}
 	a, errA := json.Marshal(used(s))
 	b, errB := json.Marshal(used(o))

@@ -9,10 +9,11 @@ import (
 // sendCredit is the session credit that the peer has given us: payload bytes of
 // all streams together (dialect 2).
 type sendCredit struct {
-	used    uint64        // the sender's own
-	limit   atomic.Uint64 // set by the receiver
-	stream  atomic.Uint64 // the peer's window for a new stream
-	payload atomic.Uint32 // the most that a frame of ours may carry
+	used     uint64        // the sender's own
+	limit    atomic.Uint64 // set by the receiver
+	stream   atomic.Uint64 // the peer's window for a new stream
+	payload  atomic.Uint32 // the most that a frame of ours may carry
+	peerMost atomic.Uint32 // the most that the peer takes in a frame; 0 before its Hello
 }
 
 func (c *sendCredit) init(s *Session) {

@@ -17,6 +17,7 @@ func (s *Session) appendSession2(b []byte) []byte {
 		b = framecodec.Hello{
 			Version: framecodec.Version, MaxPayload: framecodec.MaxPayload2,
 			StreamWindow: streamWindow, SessionWindow: s.recv.granted.Load(),
+			Features: framecodec.FeatureDatagrams,
 		}.AppendFrame(b, s.frameWord())
 		s.helloDone()
 	}
@@ -61,7 +62,7 @@ func (s *Session) appendStream2(b []byte, st *Stream, owed uint8) []byte {
 			tlvs = framecodec.AppendTLV(tlvs, framecodec.TLVTraceparent, []byte(st.extra.trace))
 		}
 		b = framecodec.Open{
-			Conn: st.num, Kind: uint8(st.target.Kind), Window: streamWindow,
+			Conn: st.num, Kind: uint8(st.target.Kind), Window: st.firstWindow(),
 			Host: []byte(st.target.Host), Port: st.target.Port, TLVs: tlvs,
 		}.AppendFrame(b, s.frameWord())
 	}
@@ -78,7 +79,7 @@ func (s *Session) appendStream2(b []byte, st *Stream, owed uint8) []byte {
 			tlvs = framecodec.AppendTLV(tlvs, framecodec.TLVAddress, []byte(a))
 			st.extra.address = ""
 		}
-		b = framecodec.Opened{Conn: st.num, Window: streamWindow, TLVs: tlvs}.AppendFrame(b, s.frameWord())
+		b = framecodec.Opened{Conn: st.num, Window: st.firstWindow(), TLVs: tlvs}.AppendFrame(b, s.frameWord())
 		st.extra = nil // nothing of the opening is needed any more
 	}
 	if owed&oweWindow != 0 && !st.finSeen {
@@ -143,8 +144,10 @@ func (s *Session) onHello(data []byte) *Error {
 	}
 	c := &s.send.credit
 	c.payload.Store(min(m.MaxPayload, c.payload.Load()))
+	c.peerMost.Store(m.MaxPayload)
 	c.stream.Store(max(uint64(m.StreamWindow), c.stream.Load()))
 	c.limit.Store(max(m.SessionWindow, c.limit.Load()))
+	s.features.Store(m.Features & framecodec.FeatureDatagrams)
 	s.recv.helloSeen.Store(true)
 	s.helloDone()
 	s.EachStream(func(st *Stream) { s.raise(st, c.stream.Load()) })
@@ -205,7 +208,7 @@ func (s *Session) onWindow(data []byte) *Error {
 		return nil
 	}
 	st, fault := s.lookup(m.Conn)
-	if st == nil {
+	if st == nil || st.isFlow() { // a flow has no window
 		return fault
 	}
 	st.mu.Lock()
@@ -319,7 +322,7 @@ func (s *Session) onFinish2(data []byte) *Error {
 		return fault
 	}
 	st.mu.Lock()
-	wrong := m.Offset != st.got || st.finSeen || st.entry && !st.state.opened
+	wrong := st.flow != nil || m.Offset != st.got || st.finSeen || st.entry && !st.state.opened
 	st.mu.Unlock()
 	if wrong {
 		s.endStream(st, Errorf(framecodec.CodeProtocolError, "Finish that is not at the next offset"), true)

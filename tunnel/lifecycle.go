@@ -56,9 +56,17 @@ func (st *Stream) wakeOpening() {
 	}
 }
 
+// countLive counts a stream that begins (1) or ends (-1).
+func (s *Session) countLive(st *Stream, n int) {
+	s.live.Add(int64(n))
+	if st.isFlow() {
+		s.flowsLive.Add(int32(n))
+	}
+}
+
 // forget takes the stream out of the table; its number is never used again.
 func (s *Session) forget(st *Stream) {
-	s.live.Add(-1)
+	s.countLive(st, -1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.forgotten = true
@@ -89,6 +97,7 @@ func (s *Session) endStream(st *Stream, end *Error, tell bool) {
 	cancel, opening := extra.cancel, extra.opening
 	extra.cancel, extra.opening = nil, nil
 	dropped := st.queue.clear()
+	s.clearFlow(st)
 	st.unblockLocked()
 	ep := st.ep
 	if tell {
@@ -146,6 +155,9 @@ func (s *Session) admit(n uint32, t Target, trace string, window uint64) (Code, 
 	if s.cfg.Accept == nil {
 		return framecodec.CodeNotAllowed, "not allowed"
 	}
+	if t.Datagrams() && s.features.Load()&framecodec.FeatureDatagrams == 0 {
+		return framecodec.CodeNotAllowed, "datagrams were not agreed upon"
+	}
 	st := &Stream{s: s, num: n, target: t, since: now(), active: coarseNow(), turns: interactiveTurns}
 	s.initWindows(st)
 	st.limit = max(st.limit, window)
@@ -179,7 +191,7 @@ func (s *Session) register(st *Stream) Code {
 	case s.cfg.Budget.Over():
 		return framecodec.CodeOutOfMemoryBudget
 	}
-	s.live.Add(1)
+	s.countLive(st, 1)
 	index, _ := s.index(st.num)
 	s.table.put(index, st)
 	return framecodec.CodeNormal

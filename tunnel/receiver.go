@@ -243,6 +243,8 @@ func (s *Session) checkDataLocked(st *Stream, f framecodec.Frame) *Error {
 		return nil
 	}
 	switch {
+	case st.flow != nil:
+		return Errorf(framecodec.CodeProtocolError, "a datagram on the channel of the streams")
 	case st.finSeen:
 		return Errorf(framecodec.CodeProtocolError, "data behind Finish")
 	case st.entry && !st.state.opened:
@@ -303,6 +305,9 @@ func (s *Session) flushLocked(st *Stream) *Error {
 	st.bits.And(^bitWantRoom)
 	if st.gone || st.ep == nil {
 		return nil
+	}
+	if st.flow != nil {
+		return s.flushFlowLocked(st)
 	}
 	for st.queue.n > 0 {
 		front := st.queue.front()

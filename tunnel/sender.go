@@ -339,6 +339,10 @@ func (s *Session) brokenEndpoint(st *Stream, err error) *Error {
 
 // queueReady puts a stream with something to read into its list.
 func (s *Session) queueReady(st *Stream) {
+	if st.isFlow() {
+		s.queueFlow(st)
+		return
+	}
 	s.mu.Lock()
 	if !st.inReady && !st.forgotten && !s.ended {
 		st.inReady = true

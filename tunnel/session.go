@@ -53,6 +53,8 @@ type Config struct {
 	WriteTimeout time.Duration
 	// IdleTimeout ends a stream without data. 0: never.
 	IdleTimeout time.Duration
+	// FlowIdleTimeout ends a flow without datagrams. Default: 60 s.
+	FlowIdleTimeout time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -67,6 +69,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.HelloTimeout <= 0 {
 		c.HelloTimeout = 10 * time.Second
+	}
+	if c.FlowIdleTimeout <= 0 {
+		c.FlowIdleTimeout = 60 * time.Second
 	}
 	if c.WriteTimeout <= 0 && c.Dialect == Dialect1 {
 		c.WriteTimeout = 30 * time.Second
@@ -103,7 +108,8 @@ const (
 //
 // Two goroutines: the receiver reads messages, parses frames in place and writes
 // payloads to Endpoints; the sender is the only writer to the carrier and the
-// only reader of Endpoints. Neither is there for the sake of one stream.
+// only reader of Endpoints. Neither is there for the sake of one stream. A carrier
+// for datagrams has two of the same kind, for the flows.
 //
 // Lock order: Stream.mu, then Session.mu. Neither is held during calls to the
 // Carrier, the Observer or Accept; of an Endpoint only TryRead, TryWrite and
@@ -130,7 +136,9 @@ type Session struct {
 	// Guarded by mu.
 	interactive readyList
 	bulk        readyList
+	flows       readyList
 	control     controlList
+	datagrams   *datagrams // nil while there is no carrier for datagrams
 	waiting     waitKind
 	replies     []byte // frames owed to the peer that no stream keeps: Pong, refusals
 	pingDue     bool
@@ -154,9 +162,14 @@ type Session struct {
 	blockedNanos        atomic.Int64
 	windowBlocked       atomic.Uint64
 	stray               atomic.Uint64
-	starved             atomic.Int32 // streams that wait for credit
-	flushDue            atomic.Bool  // a stream in the control list may write leftovers
-	rttNanos            atomic.Int64 // smoothed
+	datagramsIn         atomic.Uint64
+	datagramsOut        atomic.Uint64
+	datagramsDropped    atomic.Uint64
+	flowsLive           atomic.Int32
+	features            atomic.Uint32 // that both sides named
+	starved             atomic.Int32  // streams that wait for credit
+	flushDue            atomic.Bool   // a stream in the control list may write leftovers
+	rttNanos            atomic.Int64  // smoothed
 	minRTTNanos         atomic.Int64
 	lastTraffic         uint64        // tick's own
 	closingAt           time.Duration // likewise
@@ -276,7 +289,11 @@ func (s *Session) OpenWith(ctx context.Context, t Target, ep Endpoint, opt OpenO
 	st := &Stream{s: s, entry: true, target: t, since: now(), active: coarseNow(),
 		extra: &streamExtra{opening: opening, trace: opt.Trace}}
 	s.initWindows(st)
-	if err := s.admitOpen(st, t); err != nil {
+	err := s.awaitFlows(ctx, t)
+	if err == nil {
+		err = s.admitOpen(st, t)
+	}
+	if err != nil {
 		if ep != nil {
 			ep.Close(err.Code)
 		}
@@ -316,7 +333,7 @@ func (s *Session) admitOpen(st *Stream, t Target) *Error {
 	if !s.client {
 		return Errorf(framecodec.CodeNotAllowed, "a gateway opens no streams")
 	}
-	s.live.Add(1)
+	s.countLive(st, 1)
 	st.owed |= oweOpen
 	s.queueControlLocked(st)
 	return nil
@@ -387,6 +404,12 @@ func (s *Session) end(err *Error) {
 		s.endStream(st, err, false)
 	}
 	s.guard(func() { _ = s.carrier.Close(err.Code) }) // it is gone either way
+	s.mu.Lock()
+	d := s.datagrams
+	s.mu.Unlock()
+	if d != nil {
+		s.guard(func() { _ = d.carrier.Close(err.Code) })
+	}
 }
 
 // everyStream lists all streams, those without a number too.
@@ -443,6 +466,9 @@ type SessionStats struct {
 	Blocked       time.Duration // that the sender waited for room in the carrier
 	WindowBlocked uint64        // times that a stream had data and no credit
 	Stray         uint64        // data frames for streams, or directions, that had ended
+
+	DatagramsIn, DatagramsOut uint64
+	DatagramsDropped          uint64 // here, because they came faster than they could go on
 }
 
 // Stats returns the counters.
@@ -454,5 +480,7 @@ func (s *Session) Stats() SessionStats {
 		Queued: s.recv.queued.Load(), RTT: time.Duration(s.rttNanos.Load()),
 		Blocked:       time.Duration(s.blockedNanos.Load()),
 		WindowBlocked: s.windowBlocked.Load(), Stray: s.stray.Load(),
+		DatagramsIn: s.datagramsIn.Load(), DatagramsOut: s.datagramsOut.Load(),
+		DatagramsDropped: s.datagramsDropped.Load(),
 	}
 }

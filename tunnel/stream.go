@@ -65,6 +65,7 @@ type Stream struct {
 	granted uint64 // payload bytes that the peer may send
 	queue   leftover
 	extra   *streamExtra
+	flow    *flow // of a flow, nil otherwise
 	since   time.Duration
 	active  time.Duration // when a byte last moved, coarse
 	moved   time.Duration // when the Endpoint last took a byte while some waited, coarse
@@ -150,7 +151,7 @@ func (st *Stream) join(ep Endpoint, address string) (answered bool, _ *Error) {
 		st.owed |= oweOpened
 		answered = true
 	}
-	if st.owed != 0 || st.queue.n > 0 || st.finSeen {
+	if st.owed != 0 || st.queue.n > 0 || st.finSeen || st.flow != nil && st.flow.in.n > 0 {
 		st.s.flushDue.Store(true)
 		st.s.queueControl(st)
 	}
@@ -220,8 +221,17 @@ type StreamInfo struct {
 	Queued    int           `json:"queued"`    // received and not yet delivered
 	Window    uint64        `json:"window"`    // what the peer may still send; 0 in dialect 1
 	Credit    uint64        `json:"credit"`    // what we may still send; likewise
+	Flow      *FlowInfo     `json:"flow,omitempty"`
 	Age       time.Duration `json:"-"`
 	Idle      time.Duration `json:"-"` // since a byte moved; coarse
+}
+
+// FlowInfo is what a snapshot of a flow has besides.
+type FlowInfo struct {
+	DatagramsIn  uint64 `json:"datagrams_in"`
+	DatagramsOut uint64 `json:"datagrams_out"`
+	Lost         uint64 `json:"lost"`    // sent by the peer and not arrived; some may be on the way
+	Dropped      uint64 `json:"dropped"` // here: they came faster than they could go on
 }
 
 // Info returns a snapshot.
@@ -230,14 +240,20 @@ func (st *Stream) Info() StreamInfo {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	var window, credit uint64
-	if !st.s.d1 {
+	var fl *FlowInfo
+	if f := st.flow; f != nil {
+		fl = &FlowInfo{DatagramsIn: f.received, DatagramsOut: f.sent, Dropped: f.dropped}
+		if f.highest > f.received {
+			fl.Lost = f.highest - f.received
+		}
+	} else if !st.s.d1 {
 		window, credit = st.granted-st.got, st.limit-st.sent
 	}
 	return StreamInfo{
 		ID: st.num, Target: st.target.String(), Entry: st.entry, Opened: st.state.opened, Accepted: st.asked,
 		Sending: st.state.send == halfOpen, Receiving: st.state.recv == halfOpen,
 		BytesIn: st.got, BytesOut: st.sent, Queued: st.queue.n,
-		Window: window, Credit: credit,
+		Window: window, Credit: credit, Flow: fl,
 		Age: at - st.since, Idle: max(at-st.active, 0),
 	}
 }

@@ -78,5 +78,8 @@ func (t Target) String() string {
 	}
 }
 
+// Datagrams reports whether the target takes datagrams: its stream is a flow.
+func (t Target) Datagrams() bool { return t.Kind == KindUDP || t.Kind == KindNamedDatagram }
+
 // Named reports whether the target is one of the configuration's.
 func (t Target) Named() bool { return t.Kind == KindNamed || t.Kind == KindNamedDatagram }

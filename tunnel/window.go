@@ -20,10 +20,22 @@ const (
 
 func (s *Session) initWindows(st *Stream) {
 	st.turns = interactiveTurns
+	if st.isFlow() {
+		st.flow = new(flow)
+		return // it has none
+	}
 	st.limit = s.send.credit.stream.Load()
 	st.granted = streamWindow
 	st.window = streamWindow
 	st.grantAt = st.since
+}
+
+// firstWindow is what a stream's Open or Opened grants.
+func (st *Stream) firstWindow() uint32 {
+	if st.isFlow() {
+		return 0
+	}
+	return streamWindow
 }
 
 // took accounts for n payload bytes that were delivered or dropped, and has a
@@ -167,7 +179,7 @@ func (s *Session) tick(at time.Duration) {
 	if s.d1 {
 		s.drainedToken() // the memory that a stalled receiver waits for may be another session's
 	}
-	if s.cfg.IdleTimeout > 0 || s.recv.queued.Load() > 0 {
+	if s.cfg.IdleTimeout > 0 || s.flowsLive.Load() > 0 || s.recv.queued.Load() > 0 {
 		s.tickStreams(at)
 	}
 	if held || s.starved.Load() > 0 {
@@ -199,7 +211,8 @@ func (s *Session) tickStreams(at time.Duration) {
 	var stalledBytes int64
 	for _, st := range list {
 		st.mu.Lock()
-		idle := s.cfg.IdleTimeout > 0 && at-st.active > s.cfg.IdleTimeout && st.state.opened
+		limit := s.idleLimit(st)
+		idle := limit > 0 && at-st.active > limit && st.state.opened
 		stalled := st.queue.n > 0 && st.ep != nil && at-st.moved > slowAfter
 		stuck := !s.d1 && s.cfg.WriteTimeout > 0 && st.queue.n > 0 && st.ep != nil && at-st.moved > s.cfg.WriteTimeout
 		queued := st.queue.n
@@ -208,7 +221,7 @@ func (s *Session) tickStreams(at time.Duration) {
 		case stuck:
 			s.endStream(st, Errorf(framecodec.CodeSlowConsumer, "no byte was taken for %v", s.cfg.WriteTimeout), true)
 		case idle:
-			s.endStream(st, Errorf(framecodec.CodeIdleTimeout, "no data for %v", s.cfg.IdleTimeout), true)
+			s.endStream(st, Errorf(framecodec.CodeIdleTimeout, "no data for %v", limit), true)
 		case stalled && !s.d1:
 			stalledBytes += int64(queued)
 		}

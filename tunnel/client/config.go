@@ -68,6 +68,8 @@ type Config struct {
 	Timeouts rtc.Timeouts
 	// WriteTimeout and IdleTimeout are those of tunnel.Config.
 	WriteTimeout, IdleTimeout time.Duration
+	// UDPIdleTimeout is FlowIdleTimeout of tunnel.Config.
+	UDPIdleTimeout time.Duration
 	// Budget is the parent of each tunnel's; nil: none.
 	Budget *tunnel.Budget
 	// TunnelMemory bounds what waits in the streams of one tunnel, in bytes. 0:

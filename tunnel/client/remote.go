@@ -276,6 +276,15 @@ func (r *Remote) Open(ctx context.Context, target string) (net.Conn, error) {
 	return r.open(ctx, parsed)
 }
 
+// OpenDatagrams is Tunnel.OpenDatagrams in the tunnel that is up, or the next one.
+func (r *Remote) OpenDatagrams(ctx context.Context, target string) (net.Conn, error) {
+	parsed, err := parseDatagrams(target)
+	if err != nil {
+		return nil, err
+	}
+	return r.open(ctx, parsed)
+}
+
 // DialContext is Tunnel.DialContext in the tunnel that is up, or the next one.
 func (r *Remote) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	target, err := parseDial(ctx, network, address)

@@ -28,7 +28,8 @@ type Tunnel struct {
 	remote   *signal.ClientSession
 	session  *tunnel.Session // set when connect has returned
 	sessions chan *tunnel.Session
-	channels atomic.Int32 // that were opened
+	channels atomic.Int32 // for streams, that were opened
+	asked    atomic.Bool  // a channel for datagrams, which is not open yet
 	pathUp   atomic.Bool
 
 	stop      context.CancelFunc // of the signalling goroutine
@@ -159,9 +160,14 @@ func (t *Tunnel) handler(a *attempt) rtc.Handler {
 	}
 }
 
-// adopt makes the session of the channel that the offer asked for. The gateway
-// opens none.
+// adopt makes the session of the channel that the offer asked for, and gives it
+// the one for datagrams. The gateway opens none.
 func (t *Tunnel) adopt(a *attempt, c *rtc.Channel) {
+	if c.Protocol() == protocolDatagrams && t.asked.Load() {
+		t.session.AttachDatagrams(c)
+		t.asked.Store(false) // behind it: who asks again finds one of both
+		return
+	}
 	if t.channels.Add(1) > 1 {
 		_ = c.Close(framecodec.CodeProtocolError)
 		return
@@ -170,7 +176,7 @@ func (t *Tunnel) adopt(a *attempt, c *rtc.Channel) {
 	t.sessions <- tunnel.NewSession(c, tunnel.Config{
 		Dialect: t.cfg.Dialect, Role: tunnel.RoleClient, Observer: t.cfg.Observer,
 		Budget:       tunnel.NewBudget(t.cfg.Budget, t.cfg.TunnelMemory),
-		WriteTimeout: t.cfg.WriteTimeout, IdleTimeout: t.cfg.IdleTimeout,
+		WriteTimeout: t.cfg.WriteTimeout, IdleTimeout: t.cfg.IdleTimeout, FlowIdleTimeout: t.cfg.UDPIdleTimeout,
 	})
 }
 
@@ -192,8 +198,33 @@ func (t *Tunnel) Open(ctx context.Context, target string) (net.Conn, error) {
 	return t.open(ctx, parsed)
 }
 
-// DialContext opens a stream to a TCP address that the gateway dials, where its
-// policy allows that. Host names are resolved there.
+// OpenDatagrams opens a flow to a datagram target: a name of the gateway's, or an
+// address such as udp/10.0.0.53:53. The connection is a *tunnel.DatagramConn; the
+// error is a *tunnel.Error.
+func (t *Tunnel) OpenDatagrams(ctx context.Context, target string) (net.Conn, error) {
+	parsed, err := parseDatagrams(target)
+	if err != nil {
+		return nil, err
+	}
+	return t.open(ctx, parsed)
+}
+
+// parseDatagrams reads what users call a datagram target.
+func parseDatagrams(s string) (tunnel.Target, error) {
+	target, err := tunnel.ParseTarget(s)
+	switch {
+	case err != nil:
+		return target, err
+	case target.Kind == tunnel.KindNamed:
+		target.Kind = tunnel.KindNamedDatagram
+	case target.Kind == tunnel.KindTCP:
+		return target, tunnel.Errorf(framecodec.CodeUnknownTarget, "%q takes no datagrams: use udp/host:port or a target's name", s)
+	}
+	return target, nil
+}
+
+// DialContext opens a stream to a TCP address that the gateway dials, or a flow to
+// a UDP address, where its policy allows that. Host names are resolved there.
 func (t *Tunnel) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	target, err := parseDial(ctx, network, address)
 	if err != nil {
@@ -203,11 +234,38 @@ func (t *Tunnel) DialContext(ctx context.Context, network, address string) (net.
 }
 
 func (t *Tunnel) open(ctx context.Context, target tunnel.Target) (net.Conn, error) {
-	conn, ep := tunnel.NewConn(tunnel.Addr{Net: "webrtc", Text: "local"}, tunnel.Addr{Net: "webrtc", Text: target.String()})
+	local, remote := tunnel.Addr{Net: "webrtc", Text: "local"}, tunnel.Addr{Net: "webrtc", Text: target.String()}
+	var conn net.Conn
+	var ep tunnel.Endpoint
+	if target.Datagrams() {
+		conn, ep = tunnel.NewDatagramConn(local, remote)
+	} else {
+		conn, ep = tunnel.NewConn(local, remote)
+	}
 	if _, err := t.OpenEndpoint(ctx, target, ep); err != nil {
 		return nil, err
 	}
 	return conn, nil
+}
+
+// protocolDatagrams is that of the channel for datagrams; SPEC.md, first table.
+const protocolDatagrams = "culvert.2.datagrams"
+
+// wantDatagrams has the channel for datagrams opened, which most tunnels never
+// need. It does not wait: what flows have to say until it is open waits in them.
+func (t *Tunnel) wantDatagrams() error {
+	if t.cfg.Dialect == tunnel.Dialect1 || t.asked.Load() || t.session.HasDatagrams() || !t.asked.CompareAndSwap(false, true) {
+		return nil // the session says what dialect 1 lacks
+	}
+	if t.session.HasDatagrams() { // it came between the two looks
+		t.asked.Store(false)
+		return nil
+	}
+	err := t.peer.OpenChannel(rtc.ChannelSpec{Label: "culvert datagrams", Protocol: protocolDatagrams, Unordered: true})
+	if err != nil {
+		t.asked.Store(false)
+	}
+	return err
 }
 
 // OpenEndpoint opens a stream and joins ep to it: what ep has to say follows the
@@ -220,6 +278,14 @@ func (t *Tunnel) OpenEndpoint(ctx context.Context, target tunnel.Target, ep tunn
 			ep.Close(err.Code)
 		}
 		return nil, err
+	}
+	if target.Datagrams() {
+		if err := t.wantDatagrams(); err != nil {
+			if ep != nil {
+				ep.Close(tunnel.CodeOf(err))
+			}
+			return nil, err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.DialTimeout)
 	defer cancel()
@@ -237,10 +303,13 @@ func (t *Tunnel) check(target tunnel.Target) *tunnel.Error {
 
 // parseDial reads the arguments of DialContext.
 func parseDial(ctx context.Context, network, address string) (tunnel.Target, error) {
+	kind := tunnel.KindTCP
 	switch network {
 	case "tcp", "tcp4", "tcp6":
+	case "udp", "udp4", "udp6":
+		kind = tunnel.KindUDP
 	default:
-		return tunnel.Target{}, &net.OpError{Op: "dial", Net: network, Err: tunnel.Errorf(framecodec.CodeNotAllowed, "a tunnel carries tcp, not %q", network)}
+		return tunnel.Target{}, &net.OpError{Op: "dial", Net: network, Err: tunnel.Errorf(framecodec.CodeNotAllowed, "a tunnel carries tcp and udp, not %q", network)}
 	}
 	host, service, err := net.SplitHostPort(address)
 	if err != nil || host == "" {
@@ -250,7 +319,7 @@ func parseDial(ctx context.Context, network, address string) (tunnel.Target, err
 	if err != nil || port == 0 {
 		return tunnel.Target{}, &net.OpError{Op: "dial", Net: network, Err: tunnel.Errorf(framecodec.CodeUnknownTarget, "address %q: unknown port", address)}
 	}
-	return tunnel.Target{Kind: tunnel.KindTCP, Host: host, Port: uint16(port)}, nil
+	return tunnel.Target{Kind: kind, Host: host, Port: uint16(port)}, nil
 }
 
 // Targets returns what the gateway's target list says, JSON as sent.

@@ -149,11 +149,9 @@ func (d *Dialer) offer(ctx context.Context, p *Peer, specs []ChannelSpec) (strin
 	p.pc.OnDataChannel(p.adopt)
 	p.pc.OnICECandidate(p.foundCandidate)
 	for _, s := range specs {
-		dc, err := p.pc.CreateDataChannel(s.Label, s.init())
-		if err != nil {
-			return "", tunnel.Errorf(framecodec.CodeInternal, "making a data channel: %w", err)
+		if err := p.OpenChannel(s); err != nil {
+			return "", err
 		}
-		p.adopt(dc)
 	}
 	made, err := p.pc.CreateOffer(nil)
 	if err != nil {
@@ -164,6 +162,19 @@ func (d *Dialer) offer(ctx context.Context, p *Peer, specs []ChannelSpec) (strin
 		return "", err
 	}
 	return p.localText(ctx, complete)
+}
+
+// OpenChannel opens another data channel; OnChannel is told when it is open.
+func (p *Peer) OpenChannel(s ChannelSpec) error {
+	dc, err := p.pc.CreateDataChannel(s.Label, s.init())
+	if err != nil {
+		if end := p.Err(); end != nil {
+			return end
+		}
+		return tunnel.Errorf(framecodec.CodeInternal, "making a data channel: %w", err)
+	}
+	p.adopt(dc)
+	return nil
 }
 
 func (s ChannelSpec) init() *webrtc.DataChannelInit {

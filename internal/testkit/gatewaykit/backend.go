@@ -45,6 +45,10 @@ func (b *backend) Create(ctx context.Context, _ signal.Caller, o signal.Offer) (
 
 // open makes a tunnel's session; its end is that of the tunnel.
 func (g *Gateway) open(s *Session, p *rtc.Peer, c *rtc.Channel) {
+	if c.Protocol() == "culvert.2.datagrams" && !c.Ordered() && !c.Reliable() {
+		s.Tunnel().AttachDatagrams(c) // the client asks for it when it has a session
+		return
+	}
 	dialect := tunnel.Dialect2
 	if c.Protocol() == "" {
 		dialect = tunnel.Dialect1

@@ -213,9 +213,27 @@ func (g *Gateway) accept(in *tunnel.Incoming) {
 		})
 	case "pipe":
 		g.attach(in, func(conn *tunnel.Conn) { g.Conns <- conn })
+	case "datagrams", "udp/echo.example:7":
+		conn, ep := tunnel.NewDatagramConn(tunnel.Addr{Net: "test", Text: "gateway"}, tunnel.Addr{Net: "test", Text: "peer"})
+		g.wg.Go(func() {
+			if in.Attach(ep, "") == nil {
+				echoDatagrams(conn)
+			}
+		})
 	case "silent":
 	default:
 		in.Refuse(framecodec.CodeUnknownTarget, "no such target")
+	}
+}
+
+// echoDatagrams returns each datagram until the flow ends.
+func echoDatagrams(conn net.Conn) {
+	for buf := make([]byte, tunnel.MaxDatagram); ; {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return
+		}
+		_, _ = conn.Write(buf[:n])
 	}
 }
 

@@ -1,0 +1,215 @@
+package tunnel
+
+import (
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+)
+
+// DatagramConn is a connected socket for datagrams whose other side is the
+// Endpoint of a flow. A Write sends one datagram and never waits; a Read receives
+// one, cut to the length of its buffer. Each direction keeps at most 64 datagrams
+// or 64 KiB, and the oldest make room for new ones. It is a net.PacketConn too,
+// of which RemoteAddr is the only peer. All methods are safe for concurrent use.
+type DatagramConn struct {
+	local, remote net.Addr
+	readDeadline  deadline
+
+	mu sync.Mutex
+	// Guarded by mu.
+	readiness Readiness
+	out, in   datagramQueue
+	arrived   chan struct{} // one token: something came, or the end
+	closed    bool          // Close was called here
+	end       *Error        // the flow is over
+	dropped   uint64
+}
+
+var (
+	_ net.Conn       = (*DatagramConn)(nil)
+	_ net.PacketConn = (*DatagramConn)(nil)
+)
+
+// NewDatagramConn returns a DatagramConn and the Endpoint that is its other side.
+func NewDatagramConn(local, remote net.Addr) (*DatagramConn, Endpoint) {
+	c := &DatagramConn{local: local, remote: remote, readDeadline: newDeadline(), arrived: make(chan struct{}, 1)}
+	return c, (*datagramEndpoint)(c)
+}
+
+// LocalAddr returns the address given to NewDatagramConn.
+func (c *DatagramConn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr returns the address given to NewDatagramConn.
+func (c *DatagramConn) RemoteAddr() net.Addr { return c.remote }
+
+// SetDeadline sets the deadline of Read; a Write needs none.
+func (c *DatagramConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
+
+// SetReadDeadline makes Read fail after t.
+func (c *DatagramConn) SetReadDeadline(t time.Time) error {
+	c.readDeadline.set(t)
+	token(c.arrived) // who waits looks at the new deadline
+	return nil
+}
+
+// SetWriteDeadline does nothing: a Write never waits.
+func (c *DatagramConn) SetWriteDeadline(time.Time) error { return nil }
+
+// Dropped returns how many datagrams had to make room for newer ones.
+func (c *DatagramConn) Dropped() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dropped
+}
+
+func (c *DatagramConn) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "webrtc", Source: c.local, Addr: c.remote, Err: err}
+}
+
+// Read receives a datagram. The flow's end is an *Error with its code.
+func (c *DatagramConn) Read(p []byte) (int, error) {
+	for {
+		past := c.readDeadline.wait()
+		if isClosed(past) {
+			return 0, c.opError("read", os.ErrDeadlineExceeded)
+		}
+		n, err, wait := c.fetch(p)
+		if !wait {
+			if err != nil {
+				err = c.opError("read", err)
+			}
+			return n, err
+		}
+		select {
+		case <-c.arrived:
+		case <-past:
+		}
+	}
+}
+
+func (c *DatagramConn) fetch(p []byte) (n int, err error, wait bool) { //nolint:revive // the error is not the last word here
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		err = net.ErrClosed
+	case c.in.n > 0:
+		n = copy(p, c.in.front())
+		c.in.drop()
+	case c.end != nil:
+		err = c.end
+	default:
+		return 0, nil, true
+	}
+	token(c.arrived) // for another Read that waits
+	return n, err, false
+}
+
+// ReadFrom is Read; the address is RemoteAddr.
+func (c *DatagramConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	n, err := c.Read(p)
+	return n, c.remote, err
+}
+
+// Write sends a datagram of at most MaxDatagram bytes.
+func (c *DatagramConn) Write(p []byte) (int, error) {
+	if len(p) > MaxDatagram {
+		return 0, c.opError("write", syscall.EMSGSIZE)
+	}
+	readiness, err := c.queue(p)
+	if err != nil {
+		return 0, c.opError("write", err)
+	}
+	if readiness != nil {
+		readiness.Readable()
+	}
+	return len(p), nil
+}
+
+func (c *DatagramConn) queue(p []byte) (Readiness, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return nil, net.ErrClosed
+	case c.end != nil:
+		return nil, c.end
+	}
+	c.dropped += uint64(c.out.push(p))
+	return c.readiness, nil
+}
+
+// WriteTo is Write; the address is not looked at.
+func (c *DatagramConn) WriteTo(p []byte, _ net.Addr) (int, error) { return c.Write(p) }
+
+// Close ends the flow behind what was written.
+func (c *DatagramConn) Close() error {
+	c.readDeadline.stop()
+	c.mu.Lock()
+	c.closed = true
+	c.in.clear()
+	readiness := c.readiness
+	token(c.arrived)
+	c.mu.Unlock()
+	if readiness != nil {
+		readiness.Readable()
+	}
+	return nil
+}
+
+// datagramEndpoint is the session's side of a DatagramConn.
+type datagramEndpoint DatagramConn
+
+func (e *datagramEndpoint) Bind(r Readiness) {
+	e.mu.Lock()
+	e.readiness = r
+	something := e.out.n > 0 || e.closed
+	e.mu.Unlock()
+	if something {
+		r.Readable()
+	}
+}
+
+func (e *datagramEndpoint) TryRead(p []byte) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.out.n > 0:
+		n := copy(p, e.out.front())
+		e.out.drop()
+		return n, nil
+	case e.closed:
+		return 0, &Error{Code: framecodec.CodeCancelled, Text: "closed by the side that opened it", Err: net.ErrClosed}
+	default:
+		return 0, ErrWouldBlock
+	}
+}
+
+func (e *datagramEndpoint) TryWrite(p []byte) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return len(p), nil // the flow's end is on its way
+	}
+	e.dropped += uint64(e.in.push(p))
+	token(e.arrived)
+	return len(p), nil
+}
+
+func (e *datagramEndpoint) CloseWrite() error { return nil }
+
+func (e *datagramEndpoint) Close(code Code) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.end != nil {
+		return
+	}
+	e.end = &Error{Code: code}
+	e.out.clear()
+	e.readiness = nil
+	token(e.arrived)
+}
