@@ -145,9 +145,12 @@ func TestValidate(t *testing.T) {
 		"entry with both":      {entryJSON("127.0.0.1:0", `"remote":"office","target":"ssh","socks5":{}`), "either a target or socks5"},
 		"entry with neither":   {entryJSON("127.0.0.1:0", `"remote":"office"`), "either a target or socks5"},
 		"entry bad target":     {entryJSON("127.0.0.1:0", `"remote":"office","target":"tcp/nohost"`), "needs a host and a port"},
-		"entry udp target":     {entryJSON("127.0.0.1:0", `"remote":"office","target":"udp/10.0.0.1:53"`), "UDP is not carried"},
+		"entry udp target":     {entryJSON("127.0.0.1:0", `"remote":"office","target":"udp/10.0.0.1:53"`), "a TCP listener cannot lead to udp/10.0.0.1:53"},
+		"entry udp":            {entryJSON("udp/127.0.0.1:0", `"remote":"office","target":"udp/10.0.0.1:53"`), ""},
+		"entry udp named":      {entryJSON("udp/127.0.0.1:0", `"remote":"office","target":"dns"`), ""},
+		"entry udp to tcp":     {entryJSON("udp/127.0.0.1:0", `"remote":"office","target":"tcp/10.0.0.1:53"`), "a UDP listener cannot lead to tcp/10.0.0.1:53"},
 		"entry reverse target": {entryJSON("127.0.0.1:0", `"remote":"office","target":"client:bob/sshd"`), "unknown network"},
-		"entry udp listener":   {entryJSON("udp/127.0.0.1:0", `"remote":"office","target":"ssh"`), "takes no UDP"},
+		"entry udp socks5":     {entryJSON("udp/127.0.0.1:0", `"remote":"office","socks5":{}`), "socks5 needs a TCP listener"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := load(t, test.config)

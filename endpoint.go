@@ -110,6 +110,7 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 	}
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		app.addListeners(server.Listen)
+		app.addListeners(http3Listeners(server.Listen))
 	}
 	e.hub = app.hub
 	e.signal, err = signal.NewEndpoint(signal.EndpointConfig{

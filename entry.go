@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -20,18 +19,21 @@ import (
 const socks5Word = "socks5"
 
 // Entry is the way into a tunnel: it hands each TCP connection to a stream of a
-// remote, to a fixed target or to what the client asks for by SOCKS5 (RFC 1928).
+// remote, to a fixed target or to what the client asks for by SOCKS5 (RFC 1928),
+// and on a UDP listener the datagrams of each client address to a flow.
 //
 //	webrtc_tunnel office ssh
 //	webrtc_tunnel office tcp/10.0.0.7:5432
 //	webrtc_tunnel office socks5
+//	webrtc_tunnel office dns
 //
 // Host names are sent to the gateway as names. If the remote can't be reached,
 // a SOCKS5 client is told why, any other connection is reset.
 type Entry struct {
 	// Remote is the name of a remote of the app webrtc_tunnel. Required.
 	Remote string `json:"remote,omitempty"`
-	// Target is the name of one of the gateway's targets, or tcp/host:port. Either this or socks5 is required.
+	// Target is the name of one of the gateway's targets, tcp/host:port or, for UDP listeners, udp/host:port. Either
+	// this or socks5 is required.
 	Target string `json:"target,omitempty"`
 	// SOCKS5 lets the client name the target.
 	SOCKS5 *SOCKS5 `json:"socks5,omitempty"`
@@ -64,42 +66,30 @@ func (e *Entry) Provision(ctx caddy.Context) error {
 		return errors.New("give either a target or socks5")
 	}
 	if e.Target != "" {
-		if e.target, err = parseEntryTarget(e.Target); err != nil {
+		if e.target, err = tunnel.ParseTarget(e.Target); err != nil {
 			return err
 		}
 	}
 	listen := entryListeners(ctx)
-	for _, address := range listen {
-		if na, err := caddy.ParseNetworkAddress(address); err == nil && strings.HasPrefix(na.Network, "udp") {
-			return fmt.Errorf("listener %s: webrtc_tunnel takes no UDP", address)
-		}
-	}
 	app.addListeners(listen)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok { // inside of HTTP's listener_wrappers
 		app.addListeners(server.Listen)
+		listen = append(listen, server.Listen...)
 	}
 	e.hub, e.env = app.hub, app.env
-	return nil
-}
-
-// parseEntryTarget reads a target; what this version can't open is an error at
-// load and not one for each connection.
-func parseEntryTarget(s string) (tunnel.Target, error) {
-	target, err := tunnel.ParseTarget(s)
-	switch {
-	case err != nil:
-		return target, err
-	case target.Kind == tunnel.KindUDP:
-		return target, fmt.Errorf("%q: UDP is not carried", s)
-	}
-	return target, nil
+	return e.checkNetworks(networksOf(listen))
 }
 
 // Handle takes a connection over. A plain TCP connection belongs to the reactor
-// when it returns; for any other it returns at the stream's end.
+// when it returns; for any other, and for the datagrams of a client address, it
+// returns at the stream's end.
 func (e *Entry) Handle(cx *layer4.Connection, _ layer4.Handler) error {
-	if strings.HasPrefix(cx.LocalAddr().Network(), "udp") {
-		return errors.New("webrtc_tunnel takes no UDP: listen on a TCP address")
+	udp := isUDP(cx.LocalAddr().Network())
+	if err := e.checkNetworks(networks{tcp: !udp, udp: udp}); err != nil {
+		return err
+	}
+	if udp {
+		return e.serveDatagrams(cx)
 	}
 	if e.SOCKS5 != nil {
 		return e.serveSOCKS(cx)

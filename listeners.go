@@ -3,6 +3,7 @@ package culvert
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/mholt/caddy-l4/layer4"
@@ -36,6 +37,20 @@ func (env *environment) freeze(listen listenAddress) {
 
 // forbidden is what a policy asks for each check.
 func (env *environment) forbidden() []policy.Listener { return env.refused }
+
+// http3Listeners returns the UDP twins of an HTTP server's listeners, where Caddy
+// serves HTTP/3.
+func http3Listeners(listen []string) (udp []string) {
+	for _, address := range listen {
+		na, err := caddy.ParseNetworkAddress(address)
+		if err != nil || na.IsUnixNetwork() || na.IsFdNetwork() {
+			continue
+		}
+		na.Network = "udp" + strings.TrimPrefix(na.Network, "tcp")
+		udp = append(udp, na.String())
+	}
+	return udp
+}
 
 // entryListeners returns where the layer4 servers with an entry of ours listen.
 // It is called while an entry is provisioned: then the server's routes still
