@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -116,8 +117,8 @@ func TestWrongKindOfName(t *testing.T) {
 			t.Errorf("%+v: %v, %q", tt.target, d.Code, d.Reason)
 		}
 		var known *tunnel.Error
-		if known, _ = d.Err().(*tunnel.Error); known == nil || known.Text != "no such target" {
-			t.Errorf("%+v: the client reads %v", tt.target, d.Err())
+		if err := d.Err(); !errors.As(err, &known) || known.Text != "no such target" {
+			t.Errorf("%+v: the client reads %v", tt.target, err)
 		}
 	}
 }
