@@ -116,7 +116,7 @@ func (g *gate) connect(o func() *office) func(context.Context, policy.Address, p
 		defer g.now.Add(-1)
 		for most := g.most.Load(); n > most && !g.most.CompareAndSwap(most, n); most = g.most.Load() {
 		}
-		if a.AddrPort.Addr().As4()[1] == 1 { // 10.1.0.0/16 waits
+		if a.Addr.As4()[1] == 1 { // 10.1.0.0/16 waits
 			select {
 			case <-g.opened:
 			case <-ctx.Done():

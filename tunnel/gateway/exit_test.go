@@ -132,10 +132,10 @@ func (o *office) connect(ctx context.Context, a policy.Address, control policy.C
 	o.dials[a.String()]++
 	o.mu.Unlock()
 	switch {
-	case blackHoles.Contains(a.AddrPort.Addr()):
+	case blackHoles.Contains(a.Addr):
 		<-ctx.Done()
 		return nil, ctx.Err()
-	case refusals.Contains(a.AddrPort.Addr()):
+	case refusals.Contains(a.Addr):
 		return nil, refusedError()
 	}
 	var d net.Dialer

@@ -6,23 +6,27 @@ import (
 	"github.com/culvertgate/culvert/tunnel"
 )
 
-// Address is where a stream can end: one IP address and port, or a unix socket.
-// It is comparable.
+// Address is where a stream or flow can end: one IP address and port of TCP or
+// UDP, or a unix socket. It is comparable, and small: each open stream has one.
 type Address struct {
-	AddrPort netip.AddrPort
-	Path     string // of a unix socket; AddrPort is then zero
+	Addr netip.Addr
+	Port uint16
+	UDP  bool   // else TCP
+	Path string // of a unix socket; all else is then zero
 }
 
-// Network returns tcp4, tcp6 or unix, as net.Dial takes it.
+// AddrPort returns address and port, of a unix socket the zero value.
+func (a Address) AddrPort() netip.AddrPort { return netip.AddrPortFrom(a.Addr, a.Port) }
+
+// Network returns tcp4, tcp6, udp4, udp6 or unix, as net.Dial takes it.
 func (a Address) Network() string {
-	switch {
-	case a.Path != "":
+	if a.Path != "" {
 		return "unix"
-	case a.AddrPort.Addr().Is4():
-		return "tcp4"
-	default:
-		return "tcp6"
 	}
+	if a.Addr.Is4() {
+		return transport(a.UDP) + "4"
+	}
+	return transport(a.UDP) + "6"
 }
 
 // String returns 10.0.0.5:22 or the path, as net.Dial takes it.
@@ -30,16 +34,19 @@ func (a Address) String() string {
 	if a.Path != "" {
 		return a.Path
 	}
-	return a.AddrPort.String()
+	return a.AddrPort().String()
 }
 
-// networkOf names the transport of a kind as listeners do.
-func networkOf(k tunnel.Kind) string {
-	if k == tunnel.KindUDP || k == tunnel.KindNamedDatagram {
+// transport is the name of a transport as listeners and rules write it.
+func transport(udp bool) string {
+	if udp {
 		return "udp"
 	}
 	return "tcp"
 }
+
+// isFlow reports whether a target of this kind takes datagrams.
+func isFlow(k tunnel.Kind) bool { return k == tunnel.KindUDP || k == tunnel.KindNamedDatagram }
 
 // step is one thing to try for a target: an address, or a name to resolve.
 type step struct {

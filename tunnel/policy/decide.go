@@ -41,10 +41,13 @@ func (p *Policy) CheckAddress(s Subject, t tunnel.Target, a Address) Decision {
 	if !d.Allowed {
 		return d
 	}
-	refused := p.deny(d.Rule, "%s is not an address of the target", a)
+	refused := p.deny(d.Rule, "%s/%s is not an address of the target", a.Network(), a)
+	if a.UDP != isFlow(t.Kind) {
+		return refused
+	}
 	for i := range steps {
 		st := &steps[i]
-		if st.name == "" && st.address != a || st.name != "" && st.port != a.AddrPort.Port() {
+		if st.name == "" && st.address != a || st.name != "" && st.port != a.Port {
 			continue
 		}
 		got := p.checkAddress(s, t.Kind, st.grant, a)
@@ -59,12 +62,12 @@ func (p *Policy) CheckAddress(s Subject, t tunnel.Target, a Address) Decision {
 // plan finds what to try for a target, or says why nothing may be tried.
 func (p *Policy) plan(s Subject, t tunnel.Target) ([]step, Decision) {
 	switch t.Kind {
-	case tunnel.KindNamed:
-		return p.planNamed(s, t.Host)
+	case tunnel.KindNamed, tunnel.KindNamedDatagram:
+		return p.planNamed(s, t)
 	case tunnel.KindTCP, tunnel.KindUDP:
 		return p.planDynamic(s, t)
 	default:
-		return nil, p.unknown("this endpoint has no datagram target %q", t.Host)
+		return nil, p.unknown("this endpoint knows no targets of kind %d", t.Kind)
 	}
 }
 
@@ -74,8 +77,12 @@ func (p *Policy) unknown(format string, args ...any) Decision {
 	return d
 }
 
-func (p *Policy) planNamed(s Subject, name string) ([]step, Decision) {
+func (p *Policy) planNamed(s Subject, asked tunnel.Target) ([]step, Decision) {
+	name := asked.Host
 	if name == "" {
+		if isFlow(asked.Kind) {
+			return nil, p.unknown("the peer names no target, and default_target is for streams only")
+		}
 		if name = p.defaultTarget; name == "" {
 			return nil, p.unknown("the peer names no target and the endpoint has no default_target")
 		}
@@ -86,6 +93,8 @@ func (p *Policy) planNamed(s Subject, name string) ([]step, Decision) {
 		return nil, p.unknown("this endpoint has no target %q", framecodec.SafeText([]byte(name)))
 	case !t.audience.admits(s):
 		return nil, p.deny(t.ref, "the target is for other users or groups")
+	case t.kind != asked.Kind:
+		return nil, p.unknown("the target %q is a %s target, and the peer asks for a %s", name, t.info.Kind, kindWord(asked.Kind))
 	default:
 		return t.steps, p.allow(t.ref, "named target")
 	}
@@ -105,7 +114,7 @@ func (p *Policy) planDynamic(s Subject, t tunnel.Target) ([]step, Decision) {
 	if h.name != "" {
 		return p.planName(s, t, h.name)
 	}
-	st := step{address: Address{AddrPort: netip.AddrPortFrom(h.addr, t.Port)}, grant: grant{dynamic: true}}
+	st := step{address: Address{Addr: h.addr, Port: t.Port, UDP: isFlow(t.Kind)}, grant: grant{dynamic: true}}
 	if p.covering(s, t.Kind, h.addr, t.Port, false) == nil {
 		st.grant.by = p.everything(s, t)
 	}
@@ -159,7 +168,7 @@ func (p *Policy) checkAddress(s Subject, kind tunnel.Kind, g grant, a Address) D
 	if a.Path != "" {
 		return p.checkPath(g, a.Path)
 	}
-	addr, port := a.AddrPort.Addr(), a.AddrPort.Port()
+	addr, port := a.Addr, a.Port
 	if !addr.IsValid() || addr.IsUnspecified() || addr.Zone() != "" || addr != unmap(addr) || port == 0 {
 		return p.deny(p.builtin(addressList(classUnusable)), "%s is not an address to connect to", a)
 	}
@@ -181,7 +190,7 @@ func (p *Policy) checkAddress(s Subject, kind tunnel.Kind, g grant, a Address) D
 // checkPart judges the address itself, or one that is embedded in it.
 func (p *Policy) checkPart(s Subject, kind tunnel.Kind, g grant, a netip.AddrPort, inside bool) Decision {
 	what := spoken{a, inside}
-	if l := p.forbiddenBy(networkOf(kind), a); l != nil {
+	if l := p.forbiddenBy(transport(isFlow(kind)), a); l != nil {
 		return p.deny(p.builtin(addressList(classForbidden)), "%s is %s: never reached, whatever the rules", what, l.What)
 	}
 	if g.dynamic {

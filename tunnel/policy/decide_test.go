@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -12,6 +13,14 @@ import (
 
 func tcp(host string, port uint16) tunnel.Target {
 	return tunnel.Target{Kind: tunnel.KindTCP, Host: host, Port: port}
+}
+
+func udp(host string, port uint16) tunnel.Target {
+	return tunnel.Target{Kind: tunnel.KindUDP, Host: host, Port: port}
+}
+
+func flow(name string) tunnel.Target {
+	return tunnel.Target{Kind: tunnel.KindNamedDatagram, Host: name}
 }
 
 func named(name string) tunnel.Target { return tunnel.Target{Kind: tunnel.KindNamed, Host: name} }
@@ -29,6 +38,9 @@ func office(t testing.TB) *Policy {
 			{Name: "metadata", Addresses: []string{"tcp/169.254.169.254:80"}},
 			{Name: "web", Addresses: []string{"tcp/web:80"}},
 			{Name: "alice", Addresses: []string{"tcp/10.0.0.6:22"}, Users: []string{"alice"}},
+			{Name: "dns", Addresses: []string{"udp/127.0.0.1:2019", "udp/10.0.0.53:53"}}, // 6: the port is the admin endpoint's, of TCP
+			{Name: "socket", Addresses: []string{"udp/localhost:443"}},                   // 7: our own
+			{Name: "time", Addresses: []string{"udp/time:123"}, Groups: []string{"ops"}}, // 8
 		},
 		Dynamic: &Dynamic{Rules: []Rule{
 			{Text: "tcp/10.0.0.0/8:22,8000-8100"},                          // 0
@@ -42,6 +54,14 @@ func office(t testing.TB) *Policy {
 			{Text: "10.0.0.13", Deny: true},                                // 8
 			{Text: "*.evil.example", Deny: true},                           // 9
 			{Text: "9.9.9.9:443", Deny: true, Groups: []string{"interns"}}, // 10
+			{Text: "udp/[2001:db8::/32]:53"},                               // 11
+			{Text: "udp/10.0.0.0/8:53,443"},                                // 12
+			{Text: "udp/*.internal.example:53 private"},                    // 13
+			{Text: "udp/*:123"},                                            // 14
+			{Text: "udp/127.0.0.0/8:443,2019"},                             // 15
+			{Text: "udp/10.0.0.14", Deny: true},                            // 16
+			{Text: "tcp/10.0.0.15", Deny: true},                            // 17
+			{Text: "udp/*.ntp.example", Deny: true},                        // 18
 		}},
 		HostAddresses: func() []netip.Addr {
 			return []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("8.8.4.4"), netip.MustParseAddr("2606:4700::1")}
@@ -76,7 +96,18 @@ func TestDecide(t *testing.T) {
 		{intern, named("alice"), "not_allowed", "targets[5]"},
 		{Subject{}, named("nothing"), "unknown_target", "targets"},
 		{Subject{}, named("SSH"), "unknown_target", "targets"},
-		{Subject{}, tunnel.Target{Kind: tunnel.KindNamedDatagram, Host: "ssh"}, "unknown_target", "targets"},
+		{Subject{}, flow("ssh"), "unknown_target", "targets"},
+		{Subject{}, flow(""), "unknown_target", "targets"},
+		{Subject{}, flow("nothing"), "unknown_target", "targets"},
+		{Subject{}, flow("dns"), allowed, "targets[6]"},
+		{Subject{}, named("dns"), "unknown_target", "targets"},
+		{Subject{}, flow("socket"), "not_allowed", "addresses.forbidden"},
+		{Subject{}, flow("time"), "not_allowed", "targets[8]"},
+		{Subject{}, named("time"), "not_allowed", "targets[8]"}, // whoever may not open it learns no more
+		{Subject{Identity: "bob", Groups: []string{"ops"}}, flow("time"), resolve, "targets[8]"},
+		{Subject{Identity: "bob", Groups: []string{"ops"}}, named("time"), "unknown_target", "targets"},
+		{Subject{}, tunnel.Target{Host: "ssh"}, "unknown_target", "targets"},
+		{Subject{}, tunnel.Target{Kind: 5, Host: "ssh"}, "unknown_target", "targets"},
 		{Subject{}, named("admin"), "not_allowed", "addresses.forbidden"},
 
 		// Address rules and their ports.
@@ -90,8 +121,41 @@ func TestDecide(t *testing.T) {
 		{Subject{}, tcp("2001:db8::1", 443), "not_allowed", "addresses.documentation"},
 		{alice, tcp("192.168.1.1", 22), allowed, "dynamic.rules[4]"},
 		{Subject{}, tcp("192.168.1.1", 22), "not_allowed", "addresses.private"},
-		{Subject{}, tunnel.Target{Kind: tunnel.KindUDP, Host: "10.0.0.7", Port: 22}, "not_allowed", "addresses.private"},
-		{Subject{}, tunnel.Target{Kind: tunnel.KindUDP, Host: "8.8.8.8", Port: 443}, "not_allowed", "dynamic"},
+
+		// The rules of one network say nothing of the other, but for what denies both.
+		{Subject{}, udp("10.0.0.7", 22), "not_allowed", "addresses.private"},
+		{Subject{}, udp("8.8.8.8", 443), "not_allowed", "dynamic"},
+		{Subject{}, udp("10.0.0.7", 53), allowed, "dynamic.rules[12]"},
+		{Subject{}, udp("::ffff:10.0.0.7", 53), allowed, "dynamic.rules[12]"},
+		{Subject{}, tcp("10.0.0.7", 53), "not_allowed", "addresses.private"},
+		{Subject{}, udp("2001:db8::1", 53), allowed, "dynamic.rules[11]"},
+		{Subject{}, udp("2001:db8::1", 54), "not_allowed", "addresses.documentation"},
+		{Subject{}, udp("10.0.0.13", 53), "not_allowed", "dynamic.rules[8]"},
+		{Subject{}, udp("10.0.0.14", 53), "not_allowed", "dynamic.rules[16]"},
+		{Subject{}, udp("::10.0.0.14", 53), "not_allowed", "dynamic.rules[16]"},
+		{Subject{}, tcp("10.0.0.14", 22), allowed, "dynamic.rules[0]"},
+		{Subject{}, udp("10.0.0.15", 53), allowed, "dynamic.rules[12]"},
+		{Subject{}, tcp("10.0.0.15", 22), "not_allowed", "dynamic.rules[17]"},
+		{Subject{}, udp("a.internal.example", 53), resolve, "dynamic.rules[13]"},
+		{Subject{}, udp("a.evil.example", 123), "not_allowed", "dynamic.rules[9]"},
+		{Subject{}, udp("a.ntp.example", 123), "not_allowed", "dynamic.rules[18]"},
+		{Subject{}, tcp("a.ntp.example", 443), resolve, "dynamic.rules[2]"},
+		{Subject{}, udp("8.8.8.8", 123), allowed, "dynamic.rules[14]"},
+		{Subject{}, udp("8.8.4.4", 123), "not_allowed", "addresses.this_host"},
+		{Subject{}, udp("224.0.1.1", 123), "not_allowed", "addresses.multicast"},
+		{Subject{}, udp("255.255.255.255", 123), "not_allowed", "addresses.broadcast"},
+		{Subject{}, udp("64:ff9b::e000:101", 123), "not_allowed", "addresses.multicast"},
+		{Subject{}, udp("0.0.0.0", 123), "not_allowed", "addresses.unspecified"},
+		{Subject{}, udp("127.1", 53), "not_allowed", "host"},
+		{Subject{}, udp("8.8.8.8", 0), "not_allowed", "host"},
+
+		// Our UDP socket is never reached; the admin endpoint's port is TCP's.
+		{Subject{}, udp("127.0.0.1", 443), "not_allowed", "addresses.forbidden"},
+		{Subject{}, udp("127.9.9.9", 443), "not_allowed", "addresses.forbidden"},
+		{Subject{}, udp("10.0.0.1", 443), "not_allowed", "addresses.forbidden"},
+		{Subject{}, udp("8.8.4.4", 443), "not_allowed", "addresses.forbidden"},
+		{Subject{}, udp("10.0.0.7", 443), allowed, "dynamic.rules[12]"},
+		{Subject{}, udp("127.0.0.1", 2019), allowed, "dynamic.rules[15]"},
 
 		// deny wins although it is last, in every form of the address.
 		{Subject{}, tcp("10.0.0.13", 22), "not_allowed", "dynamic.rules[8]"},
@@ -210,7 +274,15 @@ func TestWideRuleOpensSpecials(t *testing.T) {
 
 func TestCheckAddress(t *testing.T) {
 	p := office(t)
-	at := func(s string) Address { return Address{AddrPort: netip.MustParseAddrPort(s)} }
+	at := func(s string) Address {
+		a := netip.MustParseAddrPort(s)
+		return Address{Addr: a.Addr(), Port: a.Port()}
+	}
+	udpAt := func(s string) Address {
+		a := at(s)
+		a.UDP = true
+		return a
+	}
 	tests := []struct {
 		target  tunnel.Target
 		at      Address
@@ -239,6 +311,18 @@ func TestCheckAddress(t *testing.T) {
 		{tcp("example.com", 443), at("10.9.9.9:443"), false},
 		{tcp("localhost", 8081), at("127.0.0.1:8081"), true}, // by the CIDR
 		{tcp("localhost", 443), at("127.0.0.1:443"), false},
+		{flow("dns"), udpAt("10.0.0.53:53"), true},
+		{flow("dns"), at("10.0.0.53:53"), false},
+		{flow("dns"), udpAt("10.0.0.54:53"), false},
+		{named("dns"), udpAt("10.0.0.53:53"), false},
+		{named("ssh"), udpAt("10.0.0.5:22"), false},
+		{flow("ssh"), udpAt("10.0.0.5:22"), false},
+		{flow("socket"), udpAt("127.0.0.1:443"), false},
+		{udp("10.0.0.7", 53), udpAt("10.0.0.7:53"), true},
+		{udp("10.0.0.7", 53), at("10.0.0.7:53"), false},
+		{udp("host.example", 53), udpAt("10.0.0.7:53"), true},
+		{udp("host.example", 53), at("10.0.0.7:53"), false},
+		{udp("host.example", 53), udpAt("10.0.0.14:53"), false},
 	}
 	for _, tt := range tests {
 		if d := p.CheckAddress(Subject{}, tt.target, tt.at); d.Allowed != tt.allowed {
@@ -301,15 +385,26 @@ func TestListeners(t *testing.T) {
 		{"tcp", "fe80::1%eth0", "[fe80::1]:2019", true},
 		{"tcp", "10.0.0.9", "10.0.0.1:2019", false},
 		{"tcp", "myself.example", "10.0.0.1:2019", true}, // unknown here: every address of this host
-		{"udp", "", "127.0.0.1:2019", false},
+		{"udp", "", "127.0.0.1:2019", true},
+		{"udp", "", "10.0.0.1:2019", true},
+		{"udp4", "0.0.0.0", "127.0.0.2:2019", true},
+		{"udp6", "::", "[::1]:2019", true},
+		{"udp", "10.0.0.9", "10.0.0.9:2019", true},
+		{"udp", "10.0.0.9", "10.0.0.1:2019", false},
 	}
 	for _, tt := range tests {
 		got := false
-		for _, l := range Listeners(tt.network, tt.host, 2019, "x") {
-			got = got || l.holds("tcp", netip.MustParseAddrPort(tt.at), local)
+		other := false
+		network, not := "tcp", "udp"
+		if strings.HasPrefix(tt.network, "udp") {
+			network, not = not, network
 		}
-		if got != tt.holds {
-			t.Errorf("%s %q holds %s: %v", tt.network, tt.host, tt.at, got)
+		for _, l := range Listeners(tt.network, tt.host, 2019, "x") {
+			got = got || l.holds(network, netip.MustParseAddrPort(tt.at), local)
+			other = other || l.holds(not, netip.MustParseAddrPort(tt.at), local)
+		}
+		if got != tt.holds || other {
+			t.Errorf("%s %q holds %s: %v, and of the other network: %v", tt.network, tt.host, tt.at, got, other)
 		}
 	}
 }

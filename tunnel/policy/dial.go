@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,7 +38,8 @@ type Dialer struct {
 	Connect func(ctx context.Context, a Address, control Control) (net.Conn, error)
 }
 
-// Dial opens a connection to the target for the subject. The context's deadline
+// Dial opens a connection to the target for the subject; of a datagram target it
+// is a connected *net.UDPConn, and only routes were asked: nobody has answered yet. The context's deadline
 // is the time for all of it: look-up, waiting and every address, each of which
 // has a fair share of what is left, so that a dead one does not use it up. The
 // error is a *tunnel.Error that is fit for the client: not_allowed (with a
@@ -88,8 +90,14 @@ func (d *Dialer) dialStep(ctx context.Context, p *Policy, s Subject, t tunnel.Ta
 	var first error
 	for i, a := range list {
 		oneCtx, cancel := share(ctx, len(list)-i)
-		c, err := d.dialOne(oneCtx, a, func(network, address string, _ syscall.RawConn) error {
-			return p.recheck(s, t.Kind, st.grant, a, network, address)
+		c, err := d.dialOne(oneCtx, a, func(network, address string, socket syscall.RawConn) error {
+			if err := p.recheck(s, t.Kind, st.grant, a, network, address); err != nil {
+				return err
+			}
+			if a.UDP && socket != nil && !p.spelledOut(s, t.Kind, st.grant, a) {
+				return forbidBroadcast(socket)
+			}
+			return nil
 		})
 		if err != nil {
 			err = dialError(oneCtx, err)
@@ -125,7 +133,7 @@ func (d *Dialer) dialOne(ctx context.Context, a Address, check Control) (net.Con
 			if err := check(network, address, c); err != nil {
 				return err
 			}
-			if a.Path != "" {
+			if a.Path != "" || a.UDP {
 				return nil
 			}
 			return boundRetransmission(c, d.Keepalive)
@@ -144,10 +152,10 @@ func (p *Policy) recheck(s Subject, kind tunnel.Kind, g grant, want Address, net
 		if err != nil {
 			return p.deny(p.builtin("host"), "%q is not a literal address", address).Err()
 		}
-		got = Address{AddrPort: netip.AddrPortFrom(unmap(ap.Addr()), ap.Port())}
+		got = Address{Addr: unmap(ap.Addr()), Port: ap.Port(), UDP: strings.HasPrefix(network, "udp")}
 	}
 	if got != want {
-		return p.deny(p.builtin("host"), "%s was checked, %s was about to be dialled", want, got).Err()
+		return p.deny(p.builtin("host"), "%s/%s was checked, %s/%s was about to be dialled", want.Network(), want, network, got).Err()
 	}
 	return p.checkAddress(s, kind, g, got).Err()
 }

@@ -23,9 +23,10 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // recorder is a Connect that notes what it is asked for. Addresses in dead are
-// black holes, in closed refuse.
+// black holes, in closed refuse. With networks it notes tcp/10.0.0.5:22.
 type recorder struct {
 	mu           sync.Mutex
+	networks     bool
 	dialled      []string
 	dead, closed []string
 }
@@ -35,7 +36,11 @@ func (r *recorder) connect(ctx context.Context, a Address, control Control) (net
 		return nil, err
 	}
 	r.mu.Lock()
-	r.dialled = append(r.dialled, a.String())
+	dialled := a.String()
+	if r.networks && a.Path == "" {
+		dialled = strings.TrimRight(a.Network(), "46") + "/" + dialled
+	}
+	r.dialled = append(r.dialled, dialled)
 	r.mu.Unlock()
 	switch {
 	case slices.Contains(r.dead, a.String()):
@@ -115,6 +120,12 @@ func TestDialCodes(t *testing.T) {
 		{nil, tcp("missing.example", 443), framecodec.CodeResolveFailed},
 		{nil, tcp("missing.example", 22), framecodec.CodeNotAllowed},
 		{nil, named("nothing"), framecodec.CodeUnknownTarget},
+		{nil, flow("ssh"), framecodec.CodeUnknownTarget},
+		{nil, named("dns"), framecodec.CodeUnknownTarget},
+		{nil, flow("dns"), framecodec.CodeNormal},
+		{nil, udp("10.0.0.7", 53), framecodec.CodeNormal},
+		{nil, udp("10.0.0.14", 53), framecodec.CodeNotAllowed},
+		{nil, udp("lo.internal.example", 443), framecodec.CodeNotAllowed},
 		{canceled, tcp("10.0.0.100", 22), framecodec.CodeCancelled},
 	}
 	for _, tt := range tests {
@@ -186,6 +197,9 @@ func TestControlChecksAgain(t *testing.T) {
 			t.Errorf("%q: %v", other, err)
 		}
 	}
+	if err := check("udp4", "10.0.0.7:22"); tunnel.CodeOf(err) != framecodec.CodeNotAllowed {
+		t.Errorf("another network: %v", err)
+	}
 	if err := check("unix", "/run/x"); tunnel.CodeOf(err) != framecodec.CodeNotAllowed {
 		t.Errorf("a socket: %v", err)
 	}
@@ -256,7 +270,7 @@ func TestDialWaitsInLine(t *testing.T) {
 	released := 0
 	r := &recorder{}
 	d := Dialer{Connect: r.connect, Line: func(ctx context.Context, a Address) (func(), error) {
-		if a.AddrPort.Addr() == netip.MustParseAddr("10.0.0.1") {
+		if a.Addr == netip.MustParseAddr("10.0.0.1") {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}

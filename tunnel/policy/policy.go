@@ -19,7 +19,7 @@
 //   - IPv4 addresses inside NAT64, 6to4 and Teredo addresses are judged too, and
 //     need a CIDR rule of their own where they are special.
 //   - What is left needs a rule that allows it: a name rule for a name, a CIDR
-//     rule (or tcp/*) for an address. A name that no name rule allows is resolved
+//     rule (or tcp/*, udp/*) for an address. A name that no name rule allows is resolved
 //     if the subject has CIDR rules for that port, and each of its addresses must
 //     be covered; the outcome of that look-up is not told to the client.
 //
@@ -33,6 +33,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/culvertgate/culvert/tunnel"
 )
 
 // Config is what a Policy is made of.
@@ -119,8 +121,13 @@ func (p *Policy) addTargets(targets []NamedTarget) (problems []error) {
 		p.targets[in.Name] = t
 		p.order = append(p.order, t)
 	}
-	if p.defaultTarget != "" && p.targets[p.defaultTarget] == nil && len(problems) == 0 {
-		problems = append(problems, fmt.Errorf("default_target %q is not a target of this endpoint: add it or change default_target", p.defaultTarget))
+	if p.defaultTarget != "" && len(problems) == 0 {
+		switch t := p.targets[p.defaultTarget]; {
+		case t == nil:
+			problems = append(problems, fmt.Errorf("default_target %q is not a target of this endpoint: add it or change default_target", p.defaultTarget))
+		case t.kind != tunnel.KindNamed:
+			problems = append(problems, fmt.Errorf("default_target %q is a datagram target: peers that cannot name one open streams, choose a tcp/ or unix/ target", p.defaultTarget))
+		}
 	}
 	return problems
 }
@@ -160,6 +167,16 @@ func (p *Policy) Endpoint() string { return p.endpoint }
 // DefaultTarget returns the name of the target of peers that name none; empty
 // where there is none.
 func (p *Policy) DefaultTarget() string { return p.defaultTarget }
+
+// Named returns the target of that name with the kind that it has here. A name
+// that is not known is a stream target's, as in tunnel.ParseTarget.
+func (p *Policy) Named(name string) tunnel.Target {
+	kind := tunnel.KindNamed
+	if t := p.targets[name]; t != nil {
+		kind = t.kind
+	}
+	return tunnel.Target{Kind: kind, Host: name}
+}
 
 // Targets returns the named targets that the subject may open, in the order of
 // the configuration.

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/culvertgate/culvert/tunnel"
 )
 
 func mustNew(t testing.TB, cfg Config) *Policy {
@@ -44,7 +46,17 @@ func TestNewErrors(t *testing.T) {
 		{with("tcp/[::]:22"), "write 127.0.0.1"},
 		{with("tcp/10.0.0.0/8:22"), "host name holds"},
 		{with("tcp/*.example:22"), "host name holds"},
-		{with("udp/10.0.0.5:53"), "udp targets are not available"},
+		{with("udp/10.0.0.5"), "write it as udp/host:port"},
+		{with("udp/10.0.0.5:0"), "not a port"},
+		{with("udp/0.0.0.0:53"), "write 127.0.0.1"},
+		{with("udp/127.1:53"), "four decimal numbers"},
+		{with("sctp/10.0.0.5:53"), "udp/host:port"},
+		{Config{Targets: []NamedTarget{{Name: "x", Addresses: []string{"udp/10.0.0.5:53", "udp/10.0.0.6:53", "tcp/10.0.0.5:53"}}}},
+			`address "tcp/10.0.0.5:53" is for a stream target, "udp/10.0.0.5:53" is for a datagram target: make two targets of them`},
+		{Config{Targets: []NamedTarget{{Name: "x", Addresses: []string{"unix//run/x", "udp/10.0.0.5:53"}}}},
+			`address "udp/10.0.0.5:53" is for a datagram target, "unix//run/x" is for a stream target`},
+		{Config{Targets: []NamedTarget{{Name: "dns", Addresses: []string{"udp/10.0.0.5:53"}}}, DefaultTarget: "dns"},
+			`default_target "dns" is a datagram target`},
 		{with("unix/run/x.sock"), "from the root: unix//run/app.sock"},
 		{with("unix//" + strings.Repeat("x", 200)), "at most 107 bytes"},
 		{with("unix//run/\x00"), "from the root"},
@@ -77,10 +89,12 @@ func TestTargets(t *testing.T) {
 		{Name: "ssh", Addresses: []string{"tcp/10.0.0.5:22"}},
 		{Name: "pc", Title: "Office PC", App: "vnc", Addresses: []string{"tcp/10.0.0.9:5900"}, Users: []string{"alice"}},
 		{Name: "ops", Addresses: []string{"unix//run/x"}, Groups: []string{"ops", "root"}},
+		{Name: "dns", Addresses: []string{"udp/10.0.0.53:53", "udp/localhost:53", "udp/dns.example:53"}, Users: []string{"carol"}},
 	}})
 	ssh := TargetInfo{Name: "ssh", Kind: "stream", Default: true}
 	pc := TargetInfo{Name: "pc", Kind: "stream", Title: "Office PC", App: "vnc"}
 	ops := TargetInfo{Name: "ops", Kind: "stream"}
+	dns := TargetInfo{Name: "dns", Kind: "datagram"}
 	tests := []struct {
 		subject Subject
 		want    []TargetInfo
@@ -92,10 +106,23 @@ func TestTargets(t *testing.T) {
 		{Subject{Identity: "bob", Groups: []string{"dev", "ops"}}, []TargetInfo{ssh, ops}},
 		{Subject{Groups: []string{"ops"}}, []TargetInfo{ssh}},
 		{Subject{Identity: "Alice"}, []TargetInfo{ssh}},
+		{Subject{Identity: "carol"}, []TargetInfo{ssh, dns}},
 	}
 	for _, tt := range tests {
 		if diff := cmp.Diff(tt.want, p.Targets(tt.subject)); diff != "" {
 			t.Errorf("%+v: %s", tt.subject, diff)
+		}
+	}
+}
+
+func TestNamed(t *testing.T) {
+	p := mustNew(t, Config{Targets: []NamedTarget{
+		{Name: "ssh", Addresses: []string{"tcp/10.0.0.5:22"}},
+		{Name: "dns", Addresses: []string{"udp/10.0.0.53:53"}},
+	}})
+	for name, want := range map[string]tunnel.Target{"ssh": named("ssh"), "dns": flow("dns"), "none": named("none"), "": named("")} {
+		if got := p.Named(name); got != want {
+			t.Errorf("%q is %+v", name, got)
 		}
 	}
 }
@@ -110,6 +137,9 @@ func TestWarnings(t *testing.T) {
 		{Rule{Text: "tcp/128.0.0.0/1:443"}, "link-local (cloud metadata)"},
 		{Rule{Text: "tcp/[fe00::/8]:443"}, "link-local"},
 		{Rule{Text: "tcp/localhost:443"}, "write tcp/127.0.0.1"},
+		{Rule{Text: "udp/localhost:53"}, "write udp/127.0.0.1"},
+		{Rule{Text: "udp/0.0.0.0/0:53"}, "loopback"},
+		{Rule{Text: "udp/127.0.0.1:53"}, ""},
 		{Rule{Text: "tcp/127.0.0.0/8:443"}, ""},
 		{Rule{Text: "tcp/127.0.0.1:443"}, ""},
 		{Rule{Text: "tcp/169.254.0.0/16:80"}, ""},

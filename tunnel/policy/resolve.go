@@ -135,7 +135,7 @@ func (p *Policy) addresses(ctx context.Context, r Resolver, s Subject, t tunnel.
 	var seen []Considered
 	var refused error
 	for _, a := range list {
-		at := Address{AddrPort: netip.AddrPortFrom(a, st.port)}
+		at := Address{Addr: a, Port: st.port, UDP: isFlow(t.Kind)}
 		d := p.checkAddress(s, t.Kind, st.grant, at)
 		if !d.Allowed && refused == nil {
 			refused = d.Err()

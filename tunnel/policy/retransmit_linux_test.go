@@ -45,7 +45,7 @@ func TestTargetSocketOptions(t *testing.T) {
 
 func option(t *testing.T, c net.Conn, level, option int) (value int, err error) {
 	t.Helper()
-	raw, rawErr := c.(*net.TCPConn).SyscallConn()
+	raw, rawErr := c.(syscall.Conn).SyscallConn()
 	if rawErr == nil {
 		rawErr = raw.Control(func(fd uintptr) { value, err = unix.GetsockoptInt(int(fd), level, option) })
 	}

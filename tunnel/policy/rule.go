@@ -13,8 +13,9 @@ import (
 type Rule struct {
 	// Text says which targets: tcp/10.0.0.0/8:22,8000-8100, tcp/[2001:db8::/32]:53,
 	// tcp/db.example:5432, tcp/*.example:443 (every depth below, not example
-	// itself), tcp/*:443 (every name and public address). A deny may leave out
-	// the network, the ports or both: 10.0.0.13. It may end in the word private.
+	// itself), tcp/*:443 (every name and public address); udp/ likewise, for flows
+	// of datagrams. A deny may leave out the network (it then speaks of both), the
+	// ports or all of it: 10.0.0.13. It may end in the word private.
 	Text string
 	// Deny refuses what matches, whatever the other rules say.
 	Deny bool
@@ -106,11 +107,12 @@ func (r *rule) cutNetwork(text string) (string, error) {
 		r.kind = tunnel.KindTCP
 		return rest, nil
 	case found && network == "udp":
-		return "", errors.New("udp targets are not available in this version: only tcp/ rules")
+		r.kind = tunnel.KindUDP
+		return rest, nil
 	case found && network == "unix":
 		return "", errors.New("a client cannot name a unix socket: make it a named target")
 	case !r.deny:
-		return "", fmt.Errorf("write the network in front: tcp/%s", text)
+		return "", fmt.Errorf("write the network in front: tcp/%s (udp/ for datagrams)", text)
 	default:
 		return text, nil
 	}

@@ -34,6 +34,12 @@ func TestParseRule(t *testing.T) {
 		{in: Rule{Text: "[2001:db8::]", Deny: true}, covers: "2001:db8::", not: "2001:db8::2", open: 22},
 		{in: Rule{Text: "2001:db8::/32", Deny: true}, covers: "2001:db8::1", not: "2001:db9::2", open: 22},
 		{in: Rule{Text: "*.evil.example", Deny: true}, name: "a.evil.example", not: "evil.example", open: 22},
+		{in: Rule{Text: "udp/[2001:db8::/32]:53"}, covers: "2001:db8:1::1", not: "2001:db9::1", open: 53, shut: 54},
+		{in: Rule{Text: "udp/10.0.0.0/8:53,123"}, covers: "10.0.0.1", not: "11.0.0.1", open: 123, shut: 80},
+		{in: Rule{Text: "udp/*.internal.example:53 private"}, name: "a.internal.example", not: "internal.example", open: 53, shut: 54, private: true},
+		{in: Rule{Text: "udp/*:443"}, name: "anything.example", open: 443, shut: 80},
+		{in: Rule{Text: "udp/10.0.0.13", Deny: true}, covers: "10.0.0.13", not: "10.0.0.14", open: 22},
+		{in: Rule{Text: "udp/*.evil.example:53", Deny: true}, name: "a.evil.example", not: "evil.example", open: 53, shut: 54},
 		{in: Rule{Text: "tcp/::ffff:10.0.0.5", Deny: true}, covers: "10.0.0.5", not: "10.0.0.6", open: 22},
 	}
 	for _, tt := range tests {
@@ -48,11 +54,13 @@ func TestParseRule(t *testing.T) {
 		if a, err := netip.ParseAddr(tt.not); err == nil && r.covers(a) || err != nil && tt.not != "" && r.matchesName(tt.not) {
 			t.Errorf("%q matches %s", tt.in.Text, tt.not)
 		}
-		if !r.concerns(Subject{}, tunnel.KindTCP, tt.open) || tt.shut != 0 && r.concerns(Subject{}, tunnel.KindTCP, tt.shut) {
-			t.Errorf("%q: ports %v", tt.in.Text, r.ports)
-		}
-		if udp := r.concerns(Subject{}, tunnel.KindUDP, tt.open); udp != (tt.in.Deny && !strings.HasPrefix(tt.in.Text, "tcp/")) {
-			t.Errorf("%q concerns UDP: %v", tt.in.Text, udp)
+		for kind, other := range map[tunnel.Kind]string{tunnel.KindTCP: "udp/", tunnel.KindUDP: "tcp/"} {
+			if concerned := !strings.HasPrefix(tt.in.Text, other); r.concerns(Subject{}, kind, tt.open) != concerned {
+				t.Errorf("%q concerns kind %d: %v", tt.in.Text, kind, !concerned)
+			}
+			if tt.shut != 0 && r.concerns(Subject{}, kind, tt.shut) {
+				t.Errorf("%q: ports %v", tt.in.Text, r.ports)
+			}
 		}
 		if r.private != tt.private {
 			t.Errorf("%q: private is %v", tt.in.Text, r.private)
@@ -73,8 +81,11 @@ func TestParseRuleErrors(t *testing.T) {
 		{Rule{Text: "tcp/[2001:db8::1]"}, "needs its ports"},
 		{Rule{Text: "10.0.0.0/8:22"}, "network in front: tcp/10.0.0.0/8:22"},
 		{Rule{Text: "db.example:22"}, "network in front"},
-		{Rule{Text: "udp/10.0.0.5:53"}, "udp targets are not available"},
-		{Rule{Text: "udp/10.0.0.5", Deny: true}, "udp targets are not available"},
+		{Rule{Text: "udp/10.0.0.5"}, "needs its ports: 10.0.0.5:443"},
+		{Rule{Text: "udp/2001:db8::1:53"}, "in brackets"},
+		{Rule{Text: "udp/10.0.0.5:0"}, "not a port"},
+		{Rule{Text: "udp/*:443", Private: true}, "* never opens private"},
+		{Rule{Text: "sctp/10.0.0.0/8:53"}, "network in front"},
 		{Rule{Text: "unix//run/x"}, "named target"},
 		{Rule{Text: "tcp/2001:db8::1:22"}, "in brackets"},
 		{Rule{Text: "tcp/[10.0.0.1]:22"}, "brackets hold an IPv6"},

@@ -15,7 +15,8 @@ import (
 type NamedTarget struct {
 	Name string // [a-z0-9][a-z0-9_.-]*, not socks5
 	// Addresses are tried in order: tcp/10.0.0.5:22, tcp/db.example:5432,
-	// unix//run/app.sock. A literal is the operator's word for that address,
+	// unix//run/app.sock; or all of them udp/10.0.0.53:53, of which the first that
+	// the system has a route for is taken (nobody answers a connect of UDP). A literal is the operator's word for that address,
 	// whatever it is. A host name may lead to public and private addresses, but
 	// not to this host, link-local or other special ones: whoever answers for the
 	// name in DNS is not the operator. localhost is not looked up: it means
@@ -31,7 +32,7 @@ type NamedTarget struct {
 // TargetInfo is a named target as its users see it.
 type TargetInfo struct {
 	Name    string `json:"name"`
-	Kind    string `json:"kind"` // stream
+	Kind    string `json:"kind"` // stream or datagram
 	Title   string `json:"title,omitempty"`
 	App     string `json:"app,omitempty"`
 	Default bool   `json:"default,omitempty"` // of peers that name none
@@ -39,6 +40,7 @@ type TargetInfo struct {
 
 type namedTarget struct {
 	ref      RuleRef
+	kind     tunnel.Kind // KindNamed or KindNamedDatagram
 	info     TargetInfo
 	audience audience
 	steps    []step
@@ -51,14 +53,19 @@ func parseTarget(in NamedTarget, ref RuleRef) (*namedTarget, error) {
 	if len(in.Addresses) == 0 {
 		return nil, errors.New("it has no address: add one such as tcp/10.0.0.5:22")
 	}
-	t := &namedTarget{ref: ref, info: TargetInfo{Name: in.Name, Kind: "stream", Title: in.Title, App: in.App}}
-	for _, text := range in.Addresses {
-		steps, err := parseAddress(text)
+	t := &namedTarget{ref: ref, info: TargetInfo{Name: in.Name, Title: in.Title, App: in.App}}
+	for i, text := range in.Addresses {
+		kind, steps, err := parseAddress(text)
 		if err != nil {
 			return nil, fmt.Errorf("address %q: %w", text, err)
 		}
+		if i > 0 && kind != t.kind {
+			return nil, fmt.Errorf("address %q is for a %s target, %q is for a %s target: make two targets of them", text, kindWord(kind), in.Addresses[0], kindWord(t.kind))
+		}
+		t.kind = kind
 		t.steps = append(t.steps, steps...)
 	}
+	t.info.Kind = kindWord(t.kind)
 	for i := range t.steps {
 		t.steps[i].grant = grant{by: &t.ref, exact: t.steps[i].name == "", private: true}
 	}
@@ -67,44 +74,53 @@ func parseTarget(in NamedTarget, ref RuleRef) (*namedTarget, error) {
 	return t, err
 }
 
-func parseAddress(text string) ([]step, error) {
+// kindWord tells streams from flows, for people and in target lists.
+func kindWord(k tunnel.Kind) string {
+	if isFlow(k) {
+		return "datagram"
+	}
+	return "stream"
+}
+
+func parseAddress(text string) (tunnel.Kind, []step, error) {
 	network, rest, _ := strings.Cut(text, "/")
 	switch network {
 	case "tcp":
-		return parseHostPort(rest)
-	case "unix":
-		return parsePath(rest)
+		steps, err := parseHostPort(rest, false)
+		return tunnel.KindNamed, steps, err
 	case "udp":
-		return nil, errors.New("udp targets are not available in this version: use tcp/host:port")
+		steps, err := parseHostPort(rest, true)
+		return tunnel.KindNamedDatagram, steps, err
+	case "unix":
+		steps, err := parsePath(rest)
+		return tunnel.KindNamed, steps, err
 	default:
-		return nil, errors.New("write it as tcp/host:port or unix//path")
+		return 0, nil, errors.New("write it as tcp/host:port, udp/host:port or unix//path")
 	}
 }
 
-func parseHostPort(s string) ([]step, error) {
+func parseHostPort(s string, udp bool) ([]step, error) {
 	hostText, portText, err := net.SplitHostPort(s)
 	if err != nil {
-		return nil, errors.New("write it as tcp/host:port, an IPv6 address in brackets")
+		return nil, fmt.Errorf("write it as %s/host:port, an IPv6 address in brackets", transport(udp))
 	}
 	port, err := parsePort(portText)
 	if err != nil {
 		return nil, err
 	}
+	literal := func(a netip.Addr) step { return step{address: Address{Addr: a, Port: port, UDP: udp}} }
 	h, err := parseHost(hostText)
 	switch {
 	case err != nil:
 		return nil, err
 	case isLocalhost(h.name):
-		return []step{
-			{address: Address{AddrPort: netip.AddrPortFrom(loopback4, port)}},
-			{address: Address{AddrPort: netip.AddrPortFrom(netip.IPv6Loopback(), port)}},
-		}, nil
+		return []step{literal(loopback4), literal(netip.IPv6Loopback())}, nil
 	case h.name != "":
 		return []step{{name: h.name, port: port}}, nil
 	case h.addr.IsUnspecified():
 		return nil, errors.New("this is a listener's address: write 127.0.0.1 for this host")
 	default:
-		return []step{{address: Address{AddrPort: netip.AddrPortFrom(h.addr, port)}}}, nil
+		return []step{literal(h.addr)}, nil
 	}
 }
 

@@ -27,7 +27,7 @@ func (p *Policy) Warnings() []string {
 			continue
 		}
 		if isLocalhost(r.name) {
-			out = append(out, fmt.Sprintf("%s: a name never leads to loopback; write tcp/127.0.0.1 with the same ports", r.ref.describe()))
+			out = append(out, fmt.Sprintf("%s: a name never leads to loopback; write %s/127.0.0.1 with the same ports", r.ref.describe(), transport(isFlow(r.kind))))
 		}
 		for _, s := range surprising {
 			if r.covers(s.addr) && r.prefix.Bits() < s.bits {

@@ -14,9 +14,9 @@ import (
 const (
 	// batch is the number of events fetched with one system call.
 	batch = 128
-	// interest: edge-triggered, all directions at once, so that one registration
+	// streamEvents: edge-triggered, all directions at once, so that one registration
 	// serves the whole life of a socket.
-	interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+	streamEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 )
 
 // poller is the epoll descriptor and its goroutine. The goroutine does not sleep
@@ -124,7 +124,7 @@ func (p *poller) ctl(op int, s *socket) error {
 	if p.closed {
 		return net.ErrClosed
 	}
-	event := unix.EpollEvent{Events: interest, Fd: int32(s.key.index), Pad: int32(s.key.generation)}
+	event := unix.EpollEvent{Events: s.interest.Load(), Fd: int32(s.key.index), Pad: int32(s.key.generation)}
 	if err := unix.EpollCtl(p.fd, op, s.fd, &event); err != nil {
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}

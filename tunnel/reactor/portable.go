@@ -61,13 +61,10 @@ func (r *Reactor) adoptPortable(c net.Conn, prefix []byte, watch chan struct{}) 
 	p := &portable{r: r, conn: c, watch: watch, in: append([]byte(nil), prefix...)}
 	p.taken.L = &p.mu
 	p.runRead, p.runWrite = p.read, p.write
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
+	if err := r.keep(p); err != nil {
 		_ = c.Close()
-		return nil, net.ErrClosed
+		return nil, err
 	}
-	r.portable[p] = struct{}{}
 	return p, nil
 }
 
@@ -232,15 +229,5 @@ func (p *portable) tell(readable, writable bool) {
 	p.mu.Lock()
 	ready := p.ready
 	p.mu.Unlock()
-	if ready == nil {
-		return
-	}
-	p.r.guard(p, func() {
-		if readable {
-			ready.Readable()
-		}
-		if writable {
-			ready.Writable()
-		}
-	})
+	p.r.tell(p, ready, readable, writable)
 }

@@ -8,10 +8,15 @@
 // Endpoint: one goroutine that reads, and one that writes while something is
 // pending.
 //
+// A connected UDP socket becomes the Endpoint of a flow: a call moves one
+// datagram. On Linux it is watched like the others, and the kernel's buffers are
+// its queues; on other systems it has a short queue for each direction and the
+// goroutines of a portable Endpoint.
+//
 // Goroutines: one per Reactor (Linux), one or two per portable Endpoint. Close
 // ends and awaits all of them.
 //
-// Locks: Reactor.mu, poller.control, table.mu and portable.mu. None is held
+// Locks: Reactor.mu, poller.control, table.mu, portable.mu and portableFlow.mu. None is held
 // while another one is taken, nor during a Readiness call, nor during a
 // blocking call on a connection.
 package reactor
@@ -42,13 +47,17 @@ type Reactor struct {
 
 	mu       sync.Mutex
 	closed   bool
-	portable map[*portable]struct{}
+	portable map[abandoner]struct{}
 	running  sync.WaitGroup // goroutines of portable Endpoints and of later
 }
 
+// abandoner is a portable Endpoint as Close needs it: it is ended abruptly, and
+// its stream is told.
+type abandoner interface{ abandon() }
+
 // New starts a Reactor. It fails when the system gives no epoll descriptor.
 func New(cfg Config) (*Reactor, error) {
-	r := &Reactor{cfg: cfg, portable: make(map[*portable]struct{})}
+	r := &Reactor{cfg: cfg, portable: make(map[abandoner]struct{})}
 	poll, err := newPoller(r)
 	if err != nil {
 		return nil, fmt.Errorf("starting the reactor: %w", err)
@@ -59,7 +68,8 @@ func New(cfg Config) (*Reactor, error) {
 
 // Adopt takes c over, also when it fails (c is then closed). prefix is what was
 // read from c already; it is copied and comes first out of TryRead. Deadlines
-// of c are cleared. The caller must Close the Endpoint.
+// of c are cleared. The caller must Close the Endpoint. A *net.UDPConn becomes a
+// flow's Endpoint; it must be connected, and there is no prefix.
 func (r *Reactor) Adopt(c net.Conn, prefix []byte) (tunnel.Endpoint, error) {
 	return r.adopt(c, prefix, nil)
 }
@@ -80,6 +90,9 @@ func (r *Reactor) adopt(c net.Conn, prefix []byte, watch chan struct{}) (tunnel.
 	if r.isClosed() {
 		_ = c.Close()
 		return nil, fmt.Errorf("adopting %T: the reactor is closed: %w", c, net.ErrClosed)
+	}
+	if udp, ok := c.(*net.UDPConn); ok {
+		return r.adoptFlow(udp, prefix, watch)
 	}
 	if ep, taken, err := r.adoptSocket(c, prefix, watch); taken || err != nil {
 		return ep, err
@@ -102,7 +115,7 @@ func (r *Reactor) Close() error {
 		return nil
 	}
 	r.closed = true
-	left := make([]*portable, 0, len(r.portable))
+	left := make([]abandoner, 0, len(r.portable))
 	for p := range r.portable {
 		left = append(left, p)
 	}
@@ -121,7 +134,18 @@ func (r *Reactor) isClosed() bool {
 	return r.closed
 }
 
-func (r *Reactor) forget(p *portable) {
+// keep notes a portable Endpoint for Close.
+func (r *Reactor) keep(p abandoner) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return net.ErrClosed
+	}
+	r.portable[p] = struct{}{}
+	return nil
+}
+
+func (r *Reactor) forget(p abandoner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.portable, p)
@@ -136,6 +160,21 @@ func (r *Reactor) later(f func()) {
 		return
 	}
 	r.running.Go(f)
+}
+
+// tell calls the Readiness of a portable Endpoint; nil: it is not bound.
+func (r *Reactor) tell(ep tunnel.Endpoint, ready tunnel.Readiness, readable, writable bool) {
+	if ready == nil {
+		return
+	}
+	r.guard(ep, func() {
+		if readable {
+			ready.Readable()
+		}
+		if writable {
+			ready.Writable()
+		}
+	})
 }
 
 // guard runs f, a call into code that is not ours. A panic closes ep and is

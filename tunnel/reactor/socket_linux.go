@@ -34,6 +34,8 @@ type socket struct {
 	fd     int
 	use    atomic.Uint32
 	failed atomic.Uint32 // errno of the first failure: the kernel tells it only once
+	// interest is what epoll is asked for: streamEvents or flowEvents.
+	interest atomic.Uint32
 	// ended: the peer's half close or an error came with an edge. The next short
 	// read then does not mean that nothing more is to be noticed.
 	ended    atomic.Bool
@@ -48,35 +50,51 @@ type socket struct {
 // adoptSocket takes over a plain TCP or unix stream connection; taken is false
 // for any other, which is left alone.
 func (r *Reactor) adoptSocket(c net.Conn, prefix []byte, watch chan struct{}) (_ tunnel.Endpoint, taken bool, _ error) {
-	var raw syscall.RawConn
-	var err error
+	var plain systemConn
 	var isTCP bool
 	switch c := c.(type) {
 	case *net.TCPConn:
-		isTCP = true
-		raw, err = c.SyscallConn()
+		plain, isTCP = c, true
 	case *net.UnixConn:
 		if c.LocalAddr().Network() != "unix" { // datagrams and sequenced packets are no streams
 			return nil, false, nil
 		}
-		raw, err = c.SyscallConn()
+		plain = c
 	default:
 		return nil, false, nil
 	}
-	fd := -1
-	if err == nil {
-		fd, err = duplicate(raw)
-	}
-	_ = c.Close() // the duplicate keeps the connection
+	fd, err := takeOver(plain)
 	if err != nil {
-		return nil, false, fmt.Errorf("adopting %T: %w", c, err)
+		return nil, false, err
 	}
 	s := &socket{poll: r.poll, watch: watch, fd: fd, stream: isTCP}
+	s.interest.Store(streamEvents)
 	if len(prefix) > 0 {
 		kept := append([]byte(nil), prefix...)
 		s.prefix.Store(&kept)
 	}
 	return s, true, nil
+}
+
+// systemConn is a connection with a descriptor.
+type systemConn interface {
+	net.Conn
+	syscall.Conn
+}
+
+// takeOver closes c and returns a duplicate of its descriptor, which keeps the
+// connection.
+func takeOver(c systemConn) (fd int, err error) {
+	fd = -1
+	raw, err := c.SyscallConn()
+	if err == nil {
+		fd, err = duplicate(raw)
+	}
+	_ = c.Close()
+	if err != nil {
+		return -1, fmt.Errorf("adopting %T: %w", c, err)
+	}
+	return fd, nil
 }
 
 func duplicate(raw syscall.RawConn) (int, error) {
@@ -295,15 +313,23 @@ func (s *socket) Broken() error {
 	}
 	defer s.release()
 	if s.failed.Load() == 0 {
-		errno, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-		if err == nil && errno != 0 {
-			return s.fail(syscall.Errno(errno))
+		if errno := s.takeError(); errno != 0 {
+			return s.fail(errno)
 		}
 	}
 	if errno := s.failed.Load(); errno != 0 {
 		return syscall.Errno(errno)
 	}
 	return nil
+}
+
+// takeError has the kernel tell a failure that nobody has met; 0: none.
+func (s *socket) takeError() syscall.Errno {
+	errno, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return 0
+	}
+	return syscall.Errno(errno)
 }
 
 // CloseWrite implements tunnel.Endpoint.
