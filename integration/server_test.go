@@ -245,7 +245,13 @@ func tryConnect(ctx context.Context, url string, header http.Header) (*peer, err
 	p := &peer{}
 	var offer string
 	p.rtc, offer, err = dialer.Offer(ctx, []rtc.ChannelSpec{{Label: "tunnel", Protocol: "culvert.2"}}, nil,
-		rtc.Handler{OnChannel: func(_ *rtc.Peer, c *rtc.Channel) { channels <- c }})
+		rtc.Handler{OnChannel: func(_ *rtc.Peer, c *rtc.Channel) {
+			if c.Protocol() == datagramChannel.Protocol { // a test has asked for it, since the session is there
+				p.session.AttachDatagrams(c)
+				return
+			}
+			channels <- c
+		}})
 	if err != nil {
 		return nil, err
 	}

@@ -189,8 +189,8 @@ func (d *datagrams) next(st *Stream, buf *datagramBuf, room bool) (msg []byte, m
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	fl := st.flow
-	if st.gone || st.ep == nil || st.num == 0 || st.owed&(oweOpen|oweOpened) != 0 {
-		return nil, false, nil // not yet: what goes first queues it again
+	if st.gone || st.ep == nil || !st.state.opened {
+		return nil, false, nil // not yet: a datagram that overtakes its Open is lost
 	}
 	payload := buf[framecodec.HeaderSize : framecodec.HeaderSize+MaxDatagram]
 	if room && fl.out.n > 0 {

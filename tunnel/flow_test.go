@@ -241,28 +241,31 @@ func TestFlowDropsTheOldest(t *testing.T) {
 	}
 }
 
-// What comes before the exit has dialled waits for it; what still waits at the
-// flow's end gives its memory back.
+// What a peer sends before the exit has dialled waits for it; what still waits at
+// the flow's end gives its memory back.
 func TestFlowWaitsForItsTarget(t *testing.T) {
 	asked := make(chan *tunnel.Incoming, 2)
-	budget := tunnel.NewBudget(nil, 64<<20)
-	p := newFlowPair(t, func(_, gateway *tunnel.Config) {
-		gateway.Budget = budget
-		gateway.Accept = func(in *tunnel.Incoming) { asked <- in }
+	r := newRaw(t, tunnel.Dialect2, tunnel.RoleGateway, func(cfg *tunnel.Config) {
+		cfg.Accept = func(in *tunnel.Incoming) { asked <- in }
 	})
-	conns := make([]*tunnel.DatagramConn, 2)
-	opens := make(chan error, 2)
-	for i := range conns {
-		conn, ep := newDatagramConn()
-		conns[i] = conn
-		go func() {
-			_, err := p.client.Open(t.Context(), udpTarget, ep)
-			opens <- err
-		}()
-		_, _ = conn.Write([]byte("early"))
+	r.send(flowHello)
+	r.await(framecodec.MsgHello)
+	a, d := newWires()
+	if !r.s.AttachDatagrams(a) {
+		t.Fatal("not taken")
+	}
+	for _, n := range []uint32{1, 3} {
+		r.send(framecodec.Open{Conn: n, Kind: framecodec.KindUDP, Host: []byte("x"), Port: 53})
 	}
 	first, second := <-asked, <-asked
-	waitFor(t, func() bool { return p.gateway.Stats().DatagramsIn == 2 })
+	for _, n := range []uint32{1, 3} {
+		_ = d.WriteMessage(framecodec.AppendFrame(nil, n, 0, []byte("early")))
+	}
+	waitFor(t, func() bool { return r.s.Stats().DatagramsIn == 2 })
+	used := func() int64 { return r.budget.Used() - tunnel.MinSessionMemory }
+	if used() != 10 {
+		t.Errorf("%d bytes wait", used())
+	}
 	exit, ep := newDatagramConn()
 	if err := first.Attach(ep, "192.0.2.1:53"); err != nil {
 		t.Fatal(err)
@@ -270,19 +273,16 @@ func TestFlowWaitsForItsTarget(t *testing.T) {
 	if got := receive(t, exit); string(got) != "early" {
 		t.Errorf("got %q", got)
 	}
-	if used := budget.Used() - tunnel.MinSessionMemory; used != 5 {
-		t.Errorf("%d bytes wait", used)
-	}
+	waitFor(t, func() bool { return used() == 5 })
 	second.Refuse(framecodec.CodeRefused, "")
-	waitFor(t, func() bool { return budget.Used() == tunnel.MinSessionMemory })
-	codes := map[tunnel.Code]int{}
-	for range conns {
-		codes[tunnel.CodeOf(<-opens)]++
-	}
-	if codes[framecodec.CodeNormal] != 1 || codes[framecodec.CodeRefused] != 1 {
-		t.Errorf("opened with %v", codes)
+	waitFor(t, func() bool { return used() == 0 })
+	if n := r.s.Stats().DatagramsDropped; n != 1 {
+		t.Errorf("%d dropped", n)
 	}
 }
+
+// flowHello is the Hello of a peer that carries datagrams.
+var flowHello = hello(func(h *framecodec.Hello) { h.Features = framecodec.FeatureDatagrams })
 
 // A carrier without room loses the oldest datagrams, of each flow its own, and
 // goes on with the newest when there is room.
@@ -484,7 +484,6 @@ func flowRefused(t *testing.T, s *tunnel.Session) {
 // What breaks the rules of datagrams ends the stream or the session that it
 // concerns; what only came at the wrong time is dropped.
 func TestFlowViolations(t *testing.T) {
-	flowHello := hello(func(h *framecodec.Hello) { h.Features = framecodec.FeatureDatagrams })
 	frame := func(n uint32, word uint64, p string) []byte { return framecodec.AppendFrame(nil, n, word, []byte(p)) }
 	for _, tc := range []struct {
 		name   string
@@ -617,5 +616,46 @@ func TestGateDatagramAllocations(t *testing.T) {
 	t.Logf("%.4f allocations a datagram", per)
 	if per > 0.01 {
 		t.Errorf("%.4f allocations a datagram", per)
+	}
+}
+
+// What an opener sends at once waits until the other side knows the flow: the
+// carrier for datagrams may overtake the Open.
+func TestFlowFirstDatagramsArrive(t *testing.T) {
+	asked := make(chan *tunnel.Incoming, 1)
+	p := newFlowPair(t, func(_, gateway *tunnel.Config) {
+		gateway.Accept = func(in *tunnel.Incoming) { asked <- in }
+	})
+	for i := range 200 {
+		conn, ep := newDatagramConn()
+		for range 3 {
+			_, _ = conn.Write([]byte("at once"))
+		}
+		opened := make(chan error, 1)
+		go func() {
+			_, err := p.client.Open(t.Context(), udpTarget, ep)
+			opened <- err
+		}()
+		in := <-asked
+		if i == 0 { // nothing goes out before the answer
+			time.Sleep(20 * time.Millisecond)
+			if n := p.client.Stats().DatagramsOut; n != 0 {
+				t.Fatalf("%d datagrams were sent before the answer", n)
+			}
+		}
+		exit, end := newDatagramConn()
+		_ = in.Attach(end, "")
+		for range 3 {
+			if got := receive(t, exit); string(got) != "at once" {
+				t.Fatalf("got %q", got)
+			}
+		}
+		if err := <-opened; err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+	}
+	if n := p.gateway.Stats().Stray; n != 0 {
+		t.Errorf("%d datagrams came before their Open", n)
 	}
 }

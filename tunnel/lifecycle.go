@@ -139,7 +139,10 @@ func (s *Session) opened(st *Stream, window uint64) bool {
 	opening := st.extra.opening
 	st.extra = nil // nothing of the opening is needed any more
 	st.mu.Unlock()
-	if !s.d1 {
+	switch {
+	case st.isFlow():
+		s.queueFlow(st) // its datagrams have waited for this
+	case !s.d1:
 		s.raise(st, window)
 	}
 	if opening != nil {
