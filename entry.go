@@ -76,7 +76,7 @@ func (e *Entry) Provision(ctx caddy.Context) error {
 	}
 	app.addListeners(listen)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok { // inside of HTTP's listener_wrappers
-		app.addListeners(server.Listen)
+		app.addServer(server)
 	}
 	e.hub, e.env = app.hub, app.env
 	return nil
