@@ -212,6 +212,9 @@ func (*Admin) explain(w http.ResponseWriter, r *http.Request) error {
 		}
 		if s := h.endpoint(q.Endpoint); s != nil {
 			subject := policy.Subject{Endpoint: s.name, Identity: q.Identity, Groups: q.Groups, Anonymous: q.Identity == ""}
+			if target.Named() {
+				target = s.policy.Named(target.Host) // whoever opens it asks for what it is
+			}
 			return writeJSON(w, http.StatusOK, s.policy.Explain(r.Context(), subject, target, nil))
 		}
 	}

@@ -61,7 +61,7 @@ type Endpoint struct {
 	Target map[string]*Target `json:"target,omitempty"`
 	// Dynamic lets clients name addresses. Default: they may not.
 	Dynamic *Dynamic `json:"dynamic,omitempty"`
-	// DefaultTarget is the target of peers that cannot name one (dialect 1).
+	// DefaultTarget is the stream target of peers that cannot name one (dialect 1).
 	DefaultTarget string `json:"default_target,omitempty"`
 	// Limits of one client.
 	Limits *EndpointLimits `json:"limits,omitempty"`
@@ -109,8 +109,7 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
-		app.addListeners(server.Listen)
-		app.addListeners(http3Listeners(server.Listen))
+		app.addServer(server)
 	}
 	e.hub = app.hub
 	e.signal, err = signal.NewEndpoint(signal.EndpointConfig{

@@ -12,7 +12,8 @@ import (
 
 // Target is a named place that a gateway dials for its clients.
 type Target struct {
-	// Addresses are tcp/host:port or unix//path; several are tried in order. Required.
+	// Addresses are tcp/host:port or unix//path; several are tried in order. Or all
+	// of them are udp/host:port: then it is a datagram target. Required.
 	Addresses []string `json:"addresses,omitempty"`
 	// Users who may open it. Default: everybody who may use the endpoint.
 	Users []string `json:"users,omitempty"`

@@ -73,7 +73,7 @@ func (e *Entry) Provision(ctx caddy.Context) error {
 	listen := entryListeners(ctx)
 	app.addListeners(listen)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok { // inside of HTTP's listener_wrappers
-		app.addListeners(server.Listen)
+		app.addServer(server)
 		listen = append(listen, server.Listen...)
 	}
 	e.hub, e.env = app.hub, app.env

@@ -31,6 +31,7 @@ type environment struct {
 	remotes    map[string]*remoteSpec
 	running    map[string]*pooledRemote // set by attach
 	listeners  []string                 // Caddy addresses of endpoints and entries
+	http3      []string                 // those of them that are HTTP/3's too
 	admin      []string                 // Caddy addresses of the admin endpoint
 	refused    []policy.Listener        // all of these, as the policy needs them; set by attach
 	attached   chan struct{}            // closed by attach: requests wait for it, servers may start before us

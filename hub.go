@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -171,13 +172,26 @@ func (h *hub) runLocked() error {
 // attach makes env the newest configuration. New tunnels and streams follow it
 // at once; what runs already is judged when an older one is detached.
 func (h *hub) attach(env *environment) error {
-	env.freeze(h.listen)
+	env.freeze(h.bound())
 	if err := h.addEnvironment(env); err != nil {
 		return err
 	}
 	h.setOptions()
 	close(env.attached)
 	return nil
+}
+
+// bound is the configured address with the port that the socket has: the system
+// chooses one for port 0.
+func (h *hub) bound() listenAddress {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	host, port, err := net.SplitHostPort(h.listen.address)
+	if err != nil || port != "0" || h.net.socket == nil {
+		return h.listen
+	}
+	port = strconv.Itoa(h.net.socket.LocalAddr().(*net.UDPAddr).Port)
+	return listenAddress{h.listen.network, net.JoinHostPort(host, port)}
 }
 
 func (h *hub) addEnvironment(env *environment) error {
