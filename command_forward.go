@@ -67,7 +67,7 @@ func parseCommandTarget(s string) (tunnel.Target, error) {
 	case err != nil:
 		return target, errors.New(strings.TrimPrefix(err.Error(), tunnel.CodeOf(err).String()+": "))
 	case target.Kind == tunnel.KindUDP:
-		return target, fmt.Errorf("%q: this version carries no UDP", s)
+		return target, fmt.Errorf("%q: this command carries no UDP; a Caddy with an entry on a udp/ listener does", s)
 	}
 	return target, nil
 }

@@ -122,6 +122,10 @@ func kindLabel(k tunnel.Kind) string {
 		return "named"
 	case tunnel.KindTCP:
 		return "tcp"
+	case tunnel.KindUDP:
+		return "udp"
+	case tunnel.KindNamedDatagram:
+		return "named_datagram"
 	default:
 		return "other"
 	}
