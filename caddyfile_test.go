@@ -175,7 +175,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		"bad duration":                 {global("timeouts {\ndial soon\n}"), []string{"not a time"}},
 		"zero duration":                {global("timeouts {\ndial 0\n}"), []string{"not a time"}},
 		"unknown limit":                {global("limits {\nbytes 5\n}"), []string{`unrecognized option "bytes" in limits`}},
-		"udp_idle of never":            {global("timeouts {\nudp_idle 0\n}"), []string{"udp_idle"}},
+		"udp_idle of never":            {global("timeouts {\nudp_idle 0\n}"), []string{"not a time"}},
 		"duplicate remote":             {global("remote a https://x\nremote a https://y"), []string{`duplicate remote "a"`, "Caddyfile:4"}},
 		"remote without URL":           {global("remote a"), []string{"rong argument count"}},
 		"duplicate header":             {global("remote a https://x {\nheader A b\nheader A c\n}"), []string{`duplicate header "A"`}},

@@ -72,10 +72,7 @@ func (s *Session) runDatagrams(loop func()) {
 
 // receive is the goroutine that reads datagrams.
 func (d *datagrams) receive() {
-	for {
-		if d.carrier.Wait() != nil {
-			break
-		}
+	for d.carrier.Wait() == nil {
 		buf := receivePool.Get().(*receiveBuf)
 		n, err := d.carrier.ReadMessage(buf[:])
 		var fault *Error

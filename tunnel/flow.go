@@ -102,7 +102,8 @@ func (s *Session) takeDatagram(st *Stream, f framecodec.Frame) *Error {
 // keepDatagram queues a datagram, unless memory is short: then it is dropped.
 // What a queue may hold is small, but a tunnel may have thousands of them.
 func (s *Session) keepDatagram(fl *flow, q *datagramQueue, p []byte) {
-	dropped, before := 0, q.bytes
+	before := q.bytes
+	var dropped int
 	if s.cfg.Budget.Free(datagramBytesMost) < int64(len(p)) {
 		dropped = 1
 	} else {

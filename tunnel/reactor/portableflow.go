@@ -47,12 +47,10 @@ func (r *Reactor) adoptPortableFlow(c net.Conn, watch chan struct{}) (tunnel.End
 // Reactor is not closed before f is.
 func (f *portableFlow) startLocked(run func()) {
 	f.users++
-	f.r.running.Add(1)
-	go func() {
-		defer f.r.running.Done()
+	f.r.running.Go(func() {
 		defer f.leave()
 		run()
-	}()
+	})
 }
 
 // Bind starts the reader.
