@@ -51,6 +51,12 @@ func serve(t *testing.T, configure func(*environment, *policy.Config)) *served {
 	}
 	s.peer, s.session = dial1(t, s.hub, state, "x")
 	s.tunnel = s.hub.tunnels.all()[0]
+	testkit.Eventually(t, 20*time.Second, func() error { // a client of dialect 1 is ready before the gateway is
+		if !s.tunnel.isConnected() {
+			return errors.New("the gateway has no session")
+		}
+		return nil
+	})
 	t.Cleanup(func() {
 		s.session.Close(framecodec.CodeNormal, "")
 		s.session.Wait()

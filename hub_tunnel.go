@@ -161,6 +161,9 @@ func (t *gatewayTunnel) release(peer *rtc.Peer, end tunnel.Error) {
 	t.exit.Close()
 	peer.Close(end.Code)
 	t.exit.Wait() // its dials were cancelled, its channels are gone
+	if session != nil {
+		session.Wait() // its streams' ends have been told, and so counted
+	}
 	t.forget()
 	t.hub.tunnelClosed(t, session, end)
 	close(t.gone)

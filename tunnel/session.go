@@ -125,6 +125,7 @@ type Session struct {
 	poke  func()        // hasRoom, as a value that is made once
 	room  chan struct{} // one token: the receiver may go on
 	done  chan struct{} // closed at the end
+	over  chan struct{} // closed when all streams have been told of it
 	ready chan struct{} // closed when both Hellos have passed
 	away  chan struct{} // closed when the peer takes no new streams
 	wg    sync.WaitGroup
@@ -185,7 +186,7 @@ func NewSession(c Carrier, cfg Config) *Session {
 		carrier: c, cfg: cfg, observer: cfg.Observer,
 		d1: cfg.Dialect == Dialect1, client: cfg.Role == RoleClient,
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
-		done: make(chan struct{}), ready: make(chan struct{}), away: make(chan struct{}),
+		done: make(chan struct{}), over: make(chan struct{}), ready: make(chan struct{}), away: make(chan struct{}),
 		since: now(), lastNumber: lastNumber,
 	}
 	s.poke = s.hasRoom
@@ -253,8 +254,13 @@ func (s *Session) Away() <-chan struct{} { return s.away }
 // Done is closed at the session's end.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Wait returns when the session has ended and its goroutines too.
-func (s *Session) Wait() { s.wg.Wait() }
+// Wait returns when the session has ended, its goroutines too, and the Observer
+// knows of the end of every stream that the session's end has cut. The Observer
+// must not call it.
+func (s *Session) Wait() {
+	s.wg.Wait()
+	<-s.over // the clock may have ended it
+}
 
 // Err returns how the session ended, nil while it runs.
 func (s *Session) Err() error {
@@ -399,6 +405,7 @@ func (s *Session) end(err *Error) {
 	s.err = err
 	s.mu.Unlock()
 	clock.remove(s)
+	defer close(s.over)
 	close(s.done)
 	for _, st := range s.everyStream() {
 		s.endStream(st, err, false)
