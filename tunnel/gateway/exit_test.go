@@ -93,6 +93,11 @@ func open(t testing.TB, cfg policy.Config, options ...option) *office {
 	a, b := newWires()
 	o.gateway = tunnel.NewSession(b, sc)
 	o.client = tunnel.NewSession(a, tunnel.Config{Dialect: sc.Dialect, Role: tunnel.RoleClient})
+	if sc.Dialect == tunnel.Dialect2 {
+		c, d := newWires()
+		o.client.AttachDatagrams(c)
+		o.gateway.AttachDatagrams(d)
+	}
 	t.Cleanup(func() {
 		o.client.Close(framecodec.CodeNormal, "")
 		o.client.Wait()
