@@ -18,7 +18,7 @@ import (
 // proxy is a small SOCKS5 server around this package: it serves one connection
 // and dials target whatever the client names. It returns the request, or the
 // error of ReadRequest.
-func proxy(l net.Listener, target string, answer Reply) (Request, error) {
+func proxy(l net.Listener, target string, o Options, answer Reply) (Request, error) {
 	conn, err := l.Accept()
 	if err != nil {
 		return Request{}, err
@@ -27,7 +27,7 @@ func proxy(l net.Listener, target string, answer Reply) (Request, error) {
 	if err := conn.SetDeadline(time.Now().Add(HandshakeTimeout)); err != nil {
 		return Request{}, err
 	}
-	req, err := ReadRequest(conn)
+	req, err := o.ReadRequest(conn)
 	if err != nil {
 		return Request{}, err
 	}
@@ -67,25 +67,40 @@ func TestCurl(t *testing.T) {
 		_, _ = io.WriteString(w, "hello "+r.Host)
 	}))
 	defer web.Close()
+	users, err := NewUsers(map[string]string{"alice": "secret", strings.Repeat("u", 255): strings.Repeat("p", 255)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	port := web.Listener.Addr().(*net.TCPAddr).AddrPort().Port()
 
 	for _, tc := range []struct {
 		name   string
 		args   []string // {proxy} stands for the proxy's address
+		users  *Users   // nil: nobody is asked
 		answer Reply
 		want   Request
 		err    error  // of ReadRequest
 		out    string // part of what curl prints
 	}{
-		{"name", []string{"--socks5-hostname", "{proxy}", "http://culvert.invalid/"}, Succeeded, Request{Connect, "culvert.invalid", 80}, nil, "hello culvert.invalid"},
-		{"IPv4", []string{"--socks5", "{proxy}", "http://127.0.0.1:81/"}, Succeeded, Request{Connect, "127.0.0.1", 81}, nil, "hello 127.0.0.1:81"},
-		{"IPv6", []string{"--socks5-hostname", "{proxy}", "http://[::1]:82/"}, Succeeded, Request{Connect, "::1", 82}, nil, "hello [::1]:82"},
-		{"not allowed", []string{"--socks5-hostname", "{proxy}", "http://culvert.invalid/"}, NotAllowed, Request{Connect, "culvert.invalid", 80}, nil, "(2)"},
-		{"refused", []string{"--socks5-hostname", "{proxy}", "http://culvert.invalid/"}, ConnectionRefused, Request{Connect, "culvert.invalid", 80}, nil, "(5)"},
-		{"user name", []string{"--socks5-hostname", "{proxy}", "--proxy-user", "a:b", "http://culvert.invalid/"}, Succeeded, Request{Connect, "culvert.invalid", 80}, nil, "hello"},
-		{"SOCKS4", []string{"--socks4", "{proxy}", "http://127.0.0.1/"}, Succeeded, Request{}, &NotSOCKS5Error{SOCKS4}, "curl: "},
-		{"HTTP proxy", []string{"--proxy", "http://{proxy}", "http://127.0.0.1/"}, Succeeded, Request{}, &NotSOCKS5Error{HTTP}, "curl: "},
-		{"HTTPS proxy", []string{"--proxy", "https://{proxy}", "http://127.0.0.1/"}, Succeeded, Request{}, &NotSOCKS5Error{TLS}, "curl: "},
+		{"name", []string{"--socks5-hostname", "{proxy}", "http://culvert.invalid/"}, nil, Succeeded, Request{Connect, "culvert.invalid", 80, ""}, nil, "hello culvert.invalid"},
+		{"IPv4", []string{"--socks5", "{proxy}", "http://127.0.0.1:81/"}, nil, Succeeded, Request{Connect, "127.0.0.1", 81, ""}, nil, "hello 127.0.0.1:81"},
+		{"IPv6", []string{"--socks5-hostname", "{proxy}", "http://[::1]:82/"}, nil, Succeeded, Request{Connect, "::1", 82, ""}, nil, "hello [::1]:82"},
+		{"not allowed", []string{"--socks5-hostname", "{proxy}", "http://culvert.invalid/"}, nil, NotAllowed, Request{Connect, "culvert.invalid", 80, ""}, nil, "(2)"},
+		{"refused", []string{"--socks5-hostname", "{proxy}", "http://culvert.invalid/"}, nil, ConnectionRefused, Request{Connect, "culvert.invalid", 80, ""}, nil, "(5)"},
+		{"user name", []string{"--socks5-hostname", "{proxy}", "--proxy-user", "a:b", "http://culvert.invalid/"}, nil, Succeeded, Request{Connect, "culvert.invalid", 80, ""}, nil, "hello"},
+		{"SOCKS4", []string{"--socks4", "{proxy}", "http://127.0.0.1/"}, nil, Succeeded, Request{}, &NotSOCKS5Error{SOCKS4}, "curl: "},
+		{"HTTP proxy", []string{"--proxy", "http://{proxy}", "http://127.0.0.1/"}, nil, Succeeded, Request{}, &NotSOCKS5Error{HTTP}, "curl: "},
+		{"HTTPS proxy", []string{"--proxy", "https://{proxy}", "http://127.0.0.1/"}, nil, Succeeded, Request{}, &NotSOCKS5Error{TLS}, "curl: "},
+		{"its user", []string{"--socks5-hostname", "{proxy}", "--proxy-user", "alice:secret", "http://culvert.invalid/"}, users, Succeeded, Request{Connect, "culvert.invalid", 80, "alice"}, nil, "hello culvert.invalid"},
+		{"its user, in the URL", []string{"--proxy", "socks5h://alice:secret@{proxy}", "http://culvert.invalid/"}, users, Succeeded, Request{Connect, "culvert.invalid", 80, "alice"}, nil, "hello culvert.invalid"},
+		{"its user, password only", []string{"--socks5", "{proxy}", "--socks5-basic", "--proxy-user", "alice:secret", "http://127.0.0.1:81/"}, users, Succeeded, Request{Connect, "127.0.0.1", 81, "alice"}, nil, "hello 127.0.0.1:81"},
+		{"longest user", []string{"--socks5-hostname", "{proxy}", "--proxy-user", strings.Repeat("u", 255) + ":" + strings.Repeat("p", 255), "http://culvert.invalid/"}, users, Succeeded, Request{Connect, "culvert.invalid", 80, strings.Repeat("u", 255)}, nil, "hello"},
+		{"its user, not allowed", []string{"--socks5-hostname", "{proxy}", "--proxy-user", "alice:secret", "http://culvert.invalid/"}, users, NotAllowed, Request{Connect, "culvert.invalid", 80, "alice"}, nil, "(2)"},
+		{"wrong password", []string{"--socks5-hostname", "{proxy}", "--proxy-user", "alice:Secret", "http://culvert.invalid/"}, users, Succeeded, Request{}, &AuthError{"alice", wrong}, "rejected by the SOCKS5 server (1 1)"},
+		{"no such user", []string{"--socks5-hostname", "{proxy}", "--proxy-user", "bob:secret", "http://culvert.invalid/"}, users, Succeeded, Request{}, &AuthError{"bob", wrong}, "rejected by the SOCKS5 server (1 1)"},
+		{"empty password", []string{"--socks5-hostname", "{proxy}", "--proxy-user", "alice:", "http://culvert.invalid/"}, users, Succeeded, Request{}, &AuthError{"alice", empty}, "rejected by the SOCKS5 server (1 1)"},
+		{"empty user", []string{"--socks5-hostname", "{proxy}", "--proxy-user", ":secret", "http://culvert.invalid/"}, users, Succeeded, Request{}, &AuthError{"", empty}, "rejected by the SOCKS5 server (1 1)"},
+		{"no user", []string{"--socks5-hostname", "{proxy}", "http://culvert.invalid/"}, users, Succeeded, Request{}, ErrNoMethod, "No authentication method was acceptable"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -93,13 +108,17 @@ func TestCurl(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
+			var o Options
+			if tc.users != nil {
+				o.Authenticate = tc.users.Check
+			}
 			type outcome struct {
 				req Request
 				err error
 			}
 			done := make(chan outcome, 1)
 			go func() {
-				req, err := proxy(l, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port).String(), tc.answer)
+				req, err := proxy(l, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port).String(), o, tc.answer)
 				done <- outcome{req, err}
 			}()
 			args := []string{"-sS", "--max-time", "20", "--noproxy", ""}
@@ -123,6 +142,10 @@ func sameError(got, want error) bool {
 	var g, w *NotSOCKS5Error
 	if errors.As(want, &w) {
 		return errors.As(got, &g) && *g == *w
+	}
+	var auth, wantAuth *AuthError
+	if errors.As(want, &wantAuth) {
+		return errors.As(got, &auth) && *auth == *wantAuth
 	}
 	return errors.Is(got, want)
 }

@@ -3,7 +3,8 @@ package socks5
 import "errors"
 
 // ErrNoMethod: the client offered no method that is taken, and has been told so
-// (FF). Clients that insist on a user name are the usual case.
+// (FF). The usual cases are a client that insists on a user name where nobody is
+// asked for one, and one that has none where one is.
 var ErrNoMethod = errors.New("SOCKS5 client offers no acceptable authentication method")
 
 // Protocol is what a client speaks that is at the wrong port.
@@ -39,6 +40,24 @@ func protocolOf(first byte) Protocol {
 	default:
 		return Unknown
 	}
+}
+
+// AuthError: the client has not authenticated itself, and has been told so (RFC
+// 1929 section 2).
+type AuthError struct {
+	// User is the name that was given, if it came to that. It is safe for logs and
+	// terminals: what is not printable is escaped as in a Go string, and it has at
+	// most 257 characters, with an ellipsis where it was cut.
+	User string
+	What string // for people; holds nothing of the client's but numbers
+}
+
+// Error says who was refused and why, and nothing of the password.
+func (e *AuthError) Error() string {
+	if e.User == "" {
+		return "SOCKS5 authentication refused: " + e.What
+	}
+	return "SOCKS5 user \"" + e.User + "\" refused: " + e.What
 }
 
 // RefusedError: the request cannot be served whatever the policy, and the client

@@ -6,7 +6,8 @@ import (
 )
 
 // AppendReply appends the answer to a request (RFC 1928 section 6). Bound is the
-// address from which the target is reached; one that is not valid, as with every
+// address from which the target is reached, for UDP ASSOCIATE the one to which
+// the client is to send its datagrams; one that is not valid, as with every
 // failure, is written as 0.0.0.0:0. A zone is left out.
 func AppendReply(b []byte, r Reply, bound netip.AddrPort) []byte {
 	addr := bound.Addr().Unmap()

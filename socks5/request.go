@@ -1,47 +1,33 @@
 package socks5
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"slices"
 	"strconv"
-	"unicode"
-	"unicode/utf8"
 )
 
 // Request is what a client asks for (RFC 1928 section 4).
 type Request struct {
-	Command Command
-	Host    string // name of 1 to 255 bytes, or IPv4 or IPv6 text without brackets; otherwise unchecked
-	Port    uint16
+	Command Command // Connect, or Associate where Options allow it
+
+	// Host and Port are the target of CONNECT. For UDP ASSOCIATE they are where
+	// the client says that its datagrams will come from; 0.0.0.0 or ::, or port 0,
+	// if it does not know. Behind a translated address it knows it wrongly.
+	Host string // name of 1 to 255 bytes, or IPv4 or IPv6 text without brackets; otherwise unchecked
+	Port uint16 // may be 0
+
+	// User is the name that Options.Authenticate has let in; any 1 to 255 bytes.
+	// Empty if nobody was asked.
+	User string
 }
 
-// ReadRequest reads a client's greeting and request from a new connection and
-// answers the greeting. It reads no byte beyond the request, so rw can be handed
-// on afterwards, and never more than 519 bytes. The caller has set a deadline,
-// and answers the request with AppendReply.
-//
-// With an error the connection is to be closed; where the protocol has an answer
-// to the fault it has been written. The error is a *NotSOCKS5Error, ErrNoMethod,
-// a *RefusedError, io.EOF if the client went without a word, or wraps the error
-// of rw (io.ErrUnexpectedEOF if the client went in the middle).
-func ReadRequest(rw io.ReadWriter) (Request, error) {
-	if err := negotiate(rw); err != nil {
-		return Request{}, err
-	}
-	req, err := readRequest(rw)
-	if err != nil {
-		return Request{}, tell(rw, err)
-	}
-	return req, nil
-}
-
-// negotiate reads the greeting and answers it with the chosen method (RFC 1928
-// section 3). The method's own exchange would follow; methodNone has none.
-func negotiate(rw io.ReadWriter) error {
+// negotiate reads the greeting and answers it with the one method that the
+// server takes, if the client offers it (RFC 1928 section 3). The method's own
+// exchange follows; methodNone has none.
+func negotiate(rw io.ReadWriter, wanted method) error {
 	var buf [255]byte
 	n, err := io.ReadAtLeast(rw, buf[:2], 1)
 	if err != nil {
@@ -59,8 +45,8 @@ func negotiate(rw io.ReadWriter) error {
 		return cut("greeting", err)
 	}
 	chosen := methodUnacceptable
-	if slices.Contains(methods, byte(methodNone)) {
-		chosen = methodNone
+	if slices.Contains(methods, byte(wanted)) {
+		chosen = wanted
 	}
 	if _, err := rw.Write([]byte{version, byte(chosen)}); err != nil {
 		return fmt.Errorf("answering the SOCKS5 greeting: %w", err)
@@ -71,9 +57,19 @@ func negotiate(rw io.ReadWriter) error {
 	return nil
 }
 
-// readRequest reads the request to its last byte before it judges it, so that
+// readRequest reads a request, and answers one that is refused.
+func readRequest(rw io.ReadWriter, associate bool) (Request, error) {
+	req, err := parseRequest(rw, associate)
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		return Request{}, tell(rw, AppendReply(nil, refused.Reply, netip.AddrPort{}), err)
+	}
+	return req, err
+}
+
+// parseRequest reads the request to its last byte before it judges it, so that
 // closing the connection behind the answer does not reset it.
-func readRequest(r io.Reader) (Request, error) {
+func parseRequest(r io.Reader, associate bool) (Request, error) {
 	// Version, command, reserved, address type, and the address's first byte,
 	// which every type has.
 	var head [5]byte
@@ -88,68 +84,35 @@ func readRequest(r io.Reader) (Request, error) {
 		return Request{}, err
 	}
 	req := Request{Command: Command(head[1]), Host: host, Port: port}
-	if req.Command != Connect {
+	if req.Command != Connect && (req.Command != Associate || !associate) {
 		return Request{}, refuse(CommandNotSupported, req.Command.String())
 	}
 	return req, nil
 }
 
-// readAddress reads the rest of an address and the port behind it (RFC 1928
-// sections 4 and 5).
+// readAddress reads the rest of an address.
 func readAddress(r io.Reader, typ addressType, first byte) (host string, port uint16, err error) {
-	var buf [255 + 2]byte
-	var addr []byte // the address without the port, in buf
-	have := 1       // bytes of addr that came as first
-	switch typ {
-	case addressIPv4:
-		addr = buf[:4]
-	case addressIPv6:
-		addr = buf[:16]
-	case addressName:
-		addr, have = buf[:first], 0
-	default:
+	var buf [1 + 1 + 255 + 2]byte
+	address := buf[:addressLength(typ, first)]
+	if len(address) == 0 {
 		return "", 0, refuse(AddressTypeNotSupported, "address type "+strconv.Itoa(int(typ)))
 	}
-	buf[0] = first
-	end := len(addr) + 2
-	if _, err := io.ReadFull(r, buf[have:end]); err != nil {
+	address[0], address[1] = byte(typ), first
+	if _, err := io.ReadFull(r, address[2:]); err != nil {
 		return "", 0, cut("request", err)
 	}
-	port = binary.BigEndian.Uint16(buf[len(addr):end])
-	if typ != addressName {
-		ip, _ := netip.AddrFromSlice(addr)
-		return ip.String(), port, nil
-	}
-	if !validName(addr) {
+	if !validAddress(address) {
 		return "", 0, refuse(GeneralFailure, "host name that is empty, not UTF-8, or has spaces or control characters")
 	}
-	return string(addr), port, nil
+	return hostOf(address), portOf(address), nil
 }
 
-// validName keeps out what no name has and what could break a log line or a
-// message on the way; whether it can be resolved is for others to find out.
-func validName(name []byte) bool {
-	if len(name) == 0 || !utf8.Valid(name) {
-		return false
+// tell answers what was refused and returns the refusal.
+func tell(w io.Writer, answer []byte, refusal error) error {
+	if _, err := w.Write(answer); err != nil {
+		return fmt.Errorf("%w (and the client could not be told: %w)", refusal, err)
 	}
-	for _, r := range string(name) {
-		if unicode.IsControl(r) || unicode.IsSpace(r) {
-			return false
-		}
-	}
-	return true
-}
-
-// tell answers a request that was refused and returns the refusal.
-func tell(w io.Writer, err error) error {
-	var refused *RefusedError
-	if !errors.As(err, &refused) {
-		return err
-	}
-	if _, werr := w.Write(AppendReply(nil, refused.Reply, netip.AddrPort{})); werr != nil {
-		return fmt.Errorf("%w (and the client could not be told: %w)", err, werr)
-	}
-	return err
+	return refusal
 }
 
 func refuse(r Reply, what string) error { return &RefusedError{Reply: r, What: what} }

@@ -63,7 +63,7 @@ func TestReadRequest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := (Request{Connect, tc.host, tc.port}); req != want {
+			if want := (Request{Command: Connect, Host: tc.host, Port: tc.port}); req != want {
 				t.Errorf("got %+v, want %+v", req, want)
 			}
 			if got := c.got.String(); got != accepted {
@@ -117,6 +117,68 @@ func TestReadRequestRefuses(t *testing.T) {
 				t.Errorf("the error %q holds the client's bytes", err)
 			}
 		})
+	}
+}
+
+// What comes from a client that wants to send datagrams is where from, as far as
+// it knows.
+func TestReadRequestOfAnAssociation(t *testing.T) {
+	for _, tc := range []struct {
+		name, in string
+		host     string
+		port     uint16
+	}{
+		{"unknown", "\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00", "0.0.0.0", 0},
+		{"unknown, IPv6", "\x05\x03\x00\x04" + strings.Repeat("\x00", 16) + "\x00\x00", "::", 0},
+		{"unknown, as a name", "\x05\x03\x00\x03\x070.0.0.0\x00\x00", "0.0.0.0", 0},
+		{"unknown port", "\x05\x03\x00\x01\x7f\x00\x00\x01\x00\x00", "127.0.0.1", 0},
+		{"unknown address", "\x05\x03\x00\x01\x00\x00\x00\x00\xd4\x31", "0.0.0.0", 54321},
+		{"known", "\x05\x03\x00\x04" + strings.Repeat("\x00", 15) + "\x01\xd4\x31", "::1", 54321},
+		{"name", "\x05\x03\x00\x03\x04a.io\x01\xbb", "a.io", 443},
+		{"reserved byte not 0", "\x05\x03\x01\x01\x00\x00\x00\x00\x00\x00", "0.0.0.0", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := script(greeting, tc.in, "early data")
+			req, err := Options{AllowAssociate: true}.ReadRequest(c)
+			if want := (Request{Command: Associate, Host: tc.host, Port: tc.port}); err != nil || req != want {
+				t.Errorf("got %+v, %v; want %+v", req, err, want)
+			}
+			if got := c.got.String(); got != accepted {
+				t.Errorf("the client was sent %q", got)
+			}
+			if rest, _ := io.ReadAll(c.Reader); string(rest) != "early data" {
+				t.Errorf("behind the request %q is left", rest)
+			}
+		})
+	}
+}
+
+// AllowAssociate lets nothing else through.
+func TestReadRequestOfAnAssociationRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		name, in string
+		reply    Reply
+	}{
+		{"BIND", "\x05\x02\x00\x01\x7f\x00\x00\x01\x00\x50", CommandNotSupported},
+		{"command 0", "\x05\x00\x00\x03\x04a.io\x01\xbb", CommandNotSupported},
+		{"command 4", "\x05\x04\x00\x03\x04a.io\x01\xbb", CommandNotSupported},
+		{"empty name", "\x05\x03\x00\x03\x00\x00\x00", GeneralFailure},
+		{"space in a name", "\x05\x03\x00\x03\x03a b\x00\x00", GeneralFailure},
+		{"address type 2", "\x05\x03\x00\x02\x00", AddressTypeNotSupported},
+	} {
+		c := script(greeting, tc.in)
+		req, err := Options{AllowAssociate: true}.ReadRequest(c)
+		var refused *RefusedError
+		if !errors.As(err, &refused) || refused.Reply != tc.reply || req != (Request{}) {
+			t.Errorf("%s: %+v, %v; want a refusal with %v", tc.name, req, err, tc.reply)
+		}
+		if got, want := c.got.String(), accepted+"\x05"+string(rune(tc.reply))+nowhere; got != want {
+			t.Errorf("%s: the client was sent %q, want %q", tc.name, got, want)
+		}
+	}
+	c := script(greeting, toName)
+	if req, err := (Options{AllowAssociate: true}).ReadRequest(c); err != nil || req.Command != Connect {
+		t.Errorf("CONNECT beside associations: %+v, %v", req, err)
 	}
 }
 
