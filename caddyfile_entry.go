@@ -11,7 +11,10 @@ import (
 //	webrtc_tunnel <remote> <target>|tcp/<host>:<port>|socks5
 //
 //	webrtc_tunnel <remote> {
-//		socks5
+//		socks5 {
+//			user <name> <password>
+//			udp <address>:0
+//		}
 //	}
 func (e *Entry) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the handler's name
@@ -37,7 +40,7 @@ func (e *Entry) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return d.ArgErr()
 			}
 			e.SOCKS5 = new(SOCKS5)
-			return readBlock(d, socks5Word, nil)
+			return readBlock(d, socks5Word, e.SOCKS5.caddyfile())
 		}},
 	})
 	if err != nil {
@@ -47,4 +50,24 @@ func (e *Entry) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.Errf("webrtc_tunnel %s: give a target, an address or socks5", e.Remote)
 	}
 	return nil
+}
+
+func (s *SOCKS5) caddyfile() map[string]option {
+	return map[string]option{
+		"user": {repeatable: true, read: func(d *caddyfile.Dispenser) error {
+			var name, password string
+			if !d.AllArgs(&name, &password) {
+				return d.Errf("user needs a name and a password, such as user alice {env.ALICE_PASSWORD}")
+			}
+			if _, twice := s.Users[name]; twice {
+				return d.Errf("there is a user %q already", name)
+			}
+			if s.Users == nil {
+				s.Users = map[string]string{}
+			}
+			s.Users[name] = password
+			return nil
+		}},
+		"udp": one(&s.UDP),
+	}
 }

@@ -205,7 +205,9 @@ func TestCaddyfileErrors(t *testing.T) {
 		"entry without remote":  {entry("webrtc_tunnel"), []string{"rong argument count"}},
 		"entry without target":  {entry("webrtc_tunnel office"), []string{"give a target, an address or socks5"}},
 		"entry with both":       {entry("webrtc_tunnel office ssh {\nsocks5\n}"), []string{"stands beside"}},
-		"later option users":    {entry("webrtc_tunnel office {\nsocks5 {\nuser alice secret\n}\n}"), []string{`unrecognized option "user"`}},
+		"user without password": {entry("webrtc_tunnel office {\nsocks5 {\nuser alice\n}\n}"), []string{"user needs a name and a password"}},
+		"user twice":            {entry("webrtc_tunnel office {\nsocks5 {\nuser alice a\nuser alice b\n}\n}"), []string{`a user "alice" already`}},
+		"socks5 option":         {entry("webrtc_tunnel office {\nsocks5 {\nbind 127.0.0.1\n}\n}"), []string{`unrecognized option "bind"`}},
 		"entry unknown option":  {entry("webrtc_tunnel office {\nhttp\n}"), []string{`unrecognized option "http"`}},
 		"entry three arguments": {entry("webrtc_tunnel office ssh now"), []string{"rong argument count"}},
 	} {

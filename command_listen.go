@@ -142,10 +142,14 @@ func (s *localServer) failed(from string, target tunnel.Target, err error) {
 // data flows.
 func (s *localServer) serveSOCKS(ctx context.Context, conn net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(socks5.HandshakeTimeout))
-	request, err := socks5.ReadRequest(conn)
+	request, err := socks5.Options{AllowAssociate: true}.ReadRequest(conn)
 	if err != nil {
 		_ = conn.Close()
 		return // the client has been told, where it can be
+	}
+	if request.Command == socks5.Associate {
+		s.serveAssociate(ctx, conn, request)
+		return
 	}
 	target := tunnel.Target{Kind: tunnel.KindTCP, Host: request.Host, Port: request.Port}
 	opening, cancel := context.WithTimeout(ctx, openTime)
@@ -174,6 +178,39 @@ func (s *localServer) serveSOCKS(ctx context.Context, conn net.Conn) {
 		return
 	}
 	_ = stream.Attach(ep) // on error the stream has ended, and the connection with it
+}
+
+// serveAssociate gives the client a UDP socket for as long as its TCP connection
+// lives.
+func (s *localServer) serveAssociate(ctx context.Context, conn net.Conn, request socks5.Request) {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	socket, bound, err := bindAssociation(conn, netip.AddrPort{})
+	reply := socks5.Succeeded
+	if err != nil {
+		s.console.say("%s: no socket for UDP: %v", conn.RemoteAddr(), err)
+		reply = socks5.GeneralFailure
+	} else {
+		defer socket.Close()
+	}
+	_ = conn.SetDeadline(time.Now().Add(replyTimeout))
+	if _, werr := conn.Write(socks5.AppendReply(nil, reply, bound)); err != nil || werr != nil {
+		return
+	}
+	_ = conn.SetDeadline(time.Time{})
+	a := &association{
+		socket: socket,
+		open: func(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) error {
+			ctx, cancel := context.WithTimeout(ctx, openTime)
+			defer cancel()
+			_, err := s.opener.OpenEndpoint(ctx, target, ep)
+			return err
+		},
+		failed: func(target tunnel.Target, err error) { s.failed(conn.RemoteAddr().String(), target, err) },
+		guard:  func(f func()) { f() }, // a panic ends the command, as any other of its goroutines'
+	}
+	a.serve(conn, request)
 }
 
 // stopListening lets nothing new in; what runs goes on.

@@ -142,6 +142,12 @@ func TestValidate(t *testing.T) {
 
 		"entry":                {entryJSON("127.0.0.1:0", `"remote":"office","target":"ssh"`), ""},
 		"entry socks5":         {entryJSON("127.0.0.1:0", `"remote":"office","socks5":{}`), ""},
+		"entry users":          {entryJSON("127.0.0.1:0", `"remote":"office","socks5":{"users":{"alice":"x"},"udp":"127.0.0.1:0"}`), ""},
+		"entry empty secret":   {entryJSON("127.0.0.1:0", `"remote":"office","socks5":{"users":{"alice":"{env.NOT_SET_ANYWHERE}"}}`), `socks5 user "alice"`},
+		"entry no password":    {entryJSON("127.0.0.1:0", `"remote":"office","socks5":{"users":{"alice":""}}`), "a password has 1 to 255 bytes"},
+		"entry udp port":       {entryJSON("127.0.0.1:0", `"remote":"office","socks5":{"udp":"127.0.0.1:5000"}`), "write port 0"},
+		"entry udp name":       {entryJSON("127.0.0.1:0", `"remote":"office","socks5":{"udp":"localhost:0"}`), "the host is an address"},
+		"entry udp address":    {entryJSON("127.0.0.1:0", `"remote":"office","socks5":{"udp":"127.0.0.1"}`), "write an address and port 0"},
 		"entry unknown remote": {entryJSON("127.0.0.1:0", `"remote":"home","target":"ssh"`), `no remote "home"`},
 		"entry without remote": {entryJSON("127.0.0.1:0", `"target":"ssh"`), "remote is missing"},
 		"entry with both":      {entryJSON("127.0.0.1:0", `"remote":"office","target":"ssh","socks5":{}`), "either a target or socks5"},

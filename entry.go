@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/mholt/caddy-l4/layer4"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/socks5"
 	"github.com/culvertgate/culvert/tunnel"
 )
 
@@ -43,8 +46,19 @@ type Entry struct {
 	target tunnel.Target
 }
 
-// SOCKS5 is a SOCKS server without users: it serves peers on this machine only.
-type SOCKS5 struct{}
+// SOCKS5 is a SOCKS server (RFC 1928): CONNECT and UDP ASSOCIATE. Without users it
+// serves peers on this machine only.
+type SOCKS5 struct {
+	// Users are passwords (RFC 1929) by user name. Placeholders are read once, as the configuration is loaded.
+	Users map[string]string `json:"users,omitempty"`
+	// UDP is the address that the sockets of UDP ASSOCIATE are bound to, with port 0. Default: the one that the client has
+	// connected to.
+	UDP string `json:"udp,omitempty"`
+
+	options  socks5.Options
+	bind     netip.AddrPort // not valid: the default
+	failures *rate.Limiter  // of passwords
+}
 
 // CaddyModule returns the Caddy module information.
 func (*Entry) CaddyModule() caddy.ModuleInfo {
@@ -67,6 +81,11 @@ func (e *Entry) Provision(ctx caddy.Context) error {
 	}
 	if e.Target != "" {
 		if e.target, err = tunnel.ParseTarget(e.Target); err != nil {
+			return err
+		}
+	}
+	if e.SOCKS5 != nil {
+		if err := e.SOCKS5.provision(ctx); err != nil {
 			return err
 		}
 	}

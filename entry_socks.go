@@ -1,13 +1,17 @@
 package culvert
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/mholt/caddy-l4/layer4"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/socks5"
@@ -21,22 +25,116 @@ var errNotLoopback = errors.New("SOCKS5 without users serves this machine only")
 // serveSOCKS reads a SOCKS5 request, opens the stream, and replies before the
 // first byte of data.
 func (e *Entry) serveSOCKS(cx *layer4.Connection) error {
-	if !fromLoopback(cx) {
+	if len(e.SOCKS5.Users) == 0 && !fromLoopback(cx) {
 		e.hub.warnClient("remote "+e.Remote, "SOCKS5 client refused", zap.String("remote", e.Remote), zap.Stringer("client", cx.RemoteAddr()), zap.NamedError("reason", errNotLoopback))
 		return nil
 	}
 	if err := cx.SetDeadline(time.Now().Add(socks5.HandshakeTimeout)); err != nil {
 		return err
 	}
-	request, err := socks5.ReadRequest(cx)
+	request, err := e.SOCKS5.options.ReadRequest(cx)
 	if err != nil {
-		e.hub.logger().Debug("SOCKS5 handshake failed", zap.Stringer("client", cx.RemoteAddr()), zap.Error(err))
+		e.handshakeFailed(cx, err)
 		return nil // the client has been told
 	}
 	if err := cx.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
+	if request.Command == socks5.Associate {
+		return e.serveAssociate(cx, request)
+	}
 	return e.serveRequest(cx, tunnel.Target{Kind: tunnel.KindTCP, Host: request.Host, Port: request.Port})
+}
+
+// handshakeFailed says why a client did not come to its request: to the operator,
+// if it is the wrong client or a wrong password.
+func (e *Entry) handshakeFailed(cx *layer4.Connection, err error) {
+	fields := []zap.Field{zap.String("remote", e.Remote), zap.Stringer("client", cx.RemoteAddr()), zap.Error(err)}
+	if _, ok := errors.AsType[*socks5.AuthError](err); ok {
+		processMetrics.socksAuthFailures.Inc()
+		e.hub.warnClient("remote "+e.Remote, "SOCKS5 client not authenticated", fields...)
+		return
+	}
+	if _, ok := errors.AsType[*socks5.NotSOCKS5Error](err); ok || errors.Is(err, socks5.ErrNoMethod) {
+		e.hub.warnClient("remote "+e.Remote, "SOCKS5 client refused", fields...)
+		return
+	}
+	e.hub.logger().Debug("SOCKS5 handshake failed", fields...)
+}
+
+// A wrong password is answered after a second, and more of them than twenty a
+// second at this entry wait in line, up to most of the handshake's time.
+const (
+	failureDelay     = time.Second
+	failuresAtOnce   = 20
+	longestFailDelay = 8 * time.Second
+)
+
+// provision reads the users' passwords. None is shown in an error.
+func (s *SOCKS5) provision(ctx context.Context) error {
+	var err error
+	if s.bind, err = parseAssociate(s.UDP); err != nil {
+		return err
+	}
+	s.options = socks5.Options{AllowAssociate: true}
+	if len(s.Users) == 0 {
+		return nil
+	}
+	repl := caddy.NewReplacer()
+	passwords := make(map[string]string, len(s.Users))
+	for user, password := range s.Users {
+		if passwords[user], err = repl.ReplaceOrErr(password, true, true); err != nil {
+			return fmt.Errorf("socks5 user %q: %w", user, err)
+		}
+	}
+	users, err := socks5.NewUsers(passwords)
+	if err != nil {
+		return err
+	}
+	s.failures = rate.NewLimiter(failuresAtOnce, failuresAtOnce)
+	s.options.Authenticate = func(user, password string) bool {
+		if users.Check(user, password) {
+			return true
+		}
+		pause(ctx, min(failureDelay+s.failures.Reserve().Delay(), longestFailDelay))
+		return false
+	}
+	return nil
+}
+
+// serveAssociate gives the client a UDP socket for as long as its TCP connection
+// lives.
+func (e *Entry) serveAssociate(cx *layer4.Connection, request socks5.Request) error {
+	socket, bound, err := bindAssociation(cx, e.SOCKS5.bind)
+	if err != nil {
+		e.hub.logger().Error("no socket for UDP ASSOCIATE", zap.Error(err))
+		e.reply(cx, socks5.GeneralFailure, netip.AddrPort{})
+		return nil
+	}
+	defer socket.Close()
+	if !e.reply(cx, socks5.Succeeded, bound) {
+		return nil
+	}
+	a := &association{
+		socket: socket,
+		open: func(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) error {
+			ctx, cancel := e.hub.bounded(ctx)
+			defer cancel()
+			if err := e.env.wait(ctx); err != nil {
+				ep.Close(tunnel.CodeOf(err))
+				return err
+			}
+			_, err := e.hub.openStream(ctx, e.Remote, target, ep)
+			return err
+		},
+		failed: func(target tunnel.Target, err error) { e.logFailure(cx, target, err) },
+		guard: func(f func()) {
+			defer e.hub.recoverEntry()
+			f()
+		},
+	}
+	a.serve(cx, request)
+	return nil
 }
 
 // serveRequest opens a stream without an end on this side, replies with the
@@ -52,10 +150,11 @@ func (e *Entry) serveRequest(cx *layer4.Connection, target tunnel.Target) error 
 	}
 	if err != nil {
 		e.logFailure(cx, target, err)
-		e.reply(cx, socks5.Reply(tunnel.CodeOf(err).SOCKSReply()))
+		e.reply(cx, socks5.Reply(tunnel.CodeOf(err).SOCKSReply()), netip.AddrPort{})
 		return nil
 	}
-	if !e.reply(cx, socks5.Succeeded) {
+	// The bound address is left unspecified: the gateway's own are nobody's business.
+	if !e.reply(cx, socks5.Succeeded, netip.AddrPort{}) {
 		stream.Reset(framecodec.CodeCancelled, "the client is gone")
 		return nil
 	}
@@ -75,11 +174,10 @@ func (e *Entry) serveRequest(cx *layer4.Connection, target tunnel.Target) error 
 // replyTimeout is how long a SOCKS client may take to take ten bytes.
 const replyTimeout = 10 * time.Second
 
-// reply tells the client the outcome. The bound address is left unspecified:
-// the gateway's own addresses are nobody's business.
-func (e *Entry) reply(cx *layer4.Connection, r socks5.Reply) bool {
+// reply tells the client the outcome.
+func (e *Entry) reply(cx *layer4.Connection, r socks5.Reply, bound netip.AddrPort) bool {
 	_ = cx.SetWriteDeadline(time.Now().Add(replyTimeout)) // a conn without deadlines blocks no longer than its peer
-	_, err := cx.Write(socks5.AppendReply(nil, r, netip.AddrPort{}))
+	_, err := cx.Write(socks5.AppendReply(nil, r, bound))
 	_ = cx.SetWriteDeadline(time.Time{})
 	return err == nil
 }

@@ -95,7 +95,7 @@ func (e *Entry) serveDatagrams(cx *layer4.Connection) error {
 
 // answerDatagrams opens the flow and hands its datagrams to the client until it
 // ends.
-func (e *Entry) answerDatagrams(ctx context.Context, cx *layer4.Connection, conn net.Conn, ep tunnel.Endpoint) {
+func (e *Entry) answerDatagrams(ctx context.Context, cx *layer4.Connection, conn *tunnel.DatagramConn, ep tunnel.Endpoint) {
 	target := e.datagramTarget()
 	err := e.env.wait(ctx)
 	if err != nil {
@@ -107,16 +107,11 @@ func (e *Entry) answerDatagrams(ctx context.Context, cx *layer4.Connection, conn
 		e.logFailure(cx, target, err)
 		return
 	}
-	buf := make([]byte, tunnel.MaxDatagram)
-	for {
-		n, err := conn.Read(buf)
-		if err != nil {
-			return
+	_ = conn.Each(func(p []byte) {
+		if _, err := cx.Write(p); errors.Is(err, net.ErrClosed) {
+			_ = conn.Close() // the listener is gone; anything else is the loss of one datagram
 		}
-		if _, err := cx.Write(buf[:n]); errors.Is(err, net.ErrClosed) {
-			return // the listener is gone; anything else is the loss of one datagram
-		}
-	}
+	})
 }
 
 // recoverEntry is deferred in goroutines of an entry: a panic ends what it served.

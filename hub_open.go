@@ -12,11 +12,16 @@ import (
 // openContext bounds what an entry waits for: a tunnel, if there is none, and
 // the gateway's answer.
 func (h *hub) openContext() (context.Context, context.CancelFunc) {
+	return h.bounded(context.Background())
+}
+
+// bounded is openContext below ctx.
+func (h *hub) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := time.Minute
 	if env := h.current(); env != nil {
 		limit = time.Duration(env.timeouts.Connect) + time.Duration(env.timeouts.Dial) + connectMargin + dialMargin
 	}
-	return context.WithTimeout(context.Background(), limit)
+	return context.WithTimeout(ctx, limit)
 }
 
 // openStream opens a stream of a remote and joins ep to it; with an error ep has

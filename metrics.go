@@ -26,20 +26,21 @@ const carrierWebRTC = "webrtc"
 var processMetrics = newMetrics()
 
 type metrics struct {
-	traffic          traffic
-	packets          packets
-	eventsDropped    atomic.Uint64
-	memoryReturns    atomic.Uint64 // times that memory was given back
-	tunnelsOpened    *prometheus.CounterVec
-	handshakeSeconds prometheus.Histogram
-	streamsOpened    *prometheus.CounterVec
-	streamOpenTime   prometheus.Histogram
-	streamEnds       *prometheus.CounterVec
-	signalling       *prometheus.CounterVec
-	policyDenials    *prometheus.CounterVec
-	roundTrips       prometheus.Histogram
-	panics           prometheus.Counter
-	collectors       []prometheus.Collector
+	traffic           traffic
+	packets           packets
+	eventsDropped     atomic.Uint64
+	memoryReturns     atomic.Uint64 // times that memory was given back
+	tunnelsOpened     *prometheus.CounterVec
+	handshakeSeconds  prometheus.Histogram
+	streamsOpened     *prometheus.CounterVec
+	streamOpenTime    prometheus.Histogram
+	streamEnds        *prometheus.CounterVec
+	signalling        *prometheus.CounterVec
+	policyDenials     *prometheus.CounterVec
+	roundTrips        prometheus.Histogram
+	panics            prometheus.Counter
+	socksAuthFailures prometheus.Counter
+	collectors        []prometheus.Collector
 }
 
 func newMetrics() *metrics {
@@ -61,10 +62,11 @@ func newMetrics() *metrics {
 			Name: metricsPrefix + "rtt_seconds", Help: "Smoothed round trip of each open tunnel, looked at every ten seconds.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
 		}),
-		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: metricsPrefix + "panics_total", Help: "Panics that ended one tunnel each."}),
+		socksAuthFailures: prometheus.NewCounter(prometheus.CounterOpts{Name: metricsPrefix + "socks_auth_failures_total", Help: "SOCKS5 clients that gave a wrong user name or password."}),
+		panics:            prometheus.NewCounter(prometheus.CounterOpts{Name: metricsPrefix + "panics_total", Help: "Panics that ended one tunnel each."}),
 	}
 	m.collectors = []prometheus.Collector{
-		m.tunnelsOpened, m.handshakeSeconds, m.streamsOpened, m.streamOpenTime, m.streamEnds, m.signalling, m.policyDenials, m.roundTrips, m.panics,
+		m.tunnelsOpened, m.handshakeSeconds, m.streamsOpened, m.streamOpenTime, m.streamEnds, m.signalling, m.policyDenials, m.roundTrips, m.panics, m.socksAuthFailures,
 		&liveCollector{m},
 	}
 	return m

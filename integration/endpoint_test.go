@@ -213,16 +213,18 @@ func TestTrustedProxy(t *testing.T) {
 	}
 }
 
-// TestChannels: a tunnel has one session; a channel that is no session and not a
-// target is closed, and the tunnel lives on.
+// TestChannels: a tunnel has one session and one channel for its datagrams; a
+// channel that is neither, nor a target, is closed, and the tunnel lives on.
 func TestChannels(t *testing.T) {
 	echo := echoServer(t)
 	start(t, global("", "")+users("target echo tcp/"+echo))
 	p, channels := openChannels(t, []rtc.ChannelSpec{
 		{Protocol: "culvert.2"}, {Protocol: "culvert.2"}, {Protocol: ""}, {Protocol: "nosuch"},
-		{Protocol: "culvert.2.datagrams", Unordered: true}, {Protocol: "raw:nosuch"}, {Protocol: "raw:echo"},
+		{Protocol: "culvert.2.datagrams", Unordered: true}, {Protocol: "culvert.2.datagrams", Unordered: true},
+		{Protocol: "culvert.2.datagrams"}, {Protocol: "raw:nosuch"}, {Protocol: "raw:echo"},
 	})
 	var sessions, ended int
+	datagrams := make(chan error, 2)
 	for _, ch := range channels {
 		switch {
 		case ch.Protocol() == "raw:echo":
@@ -241,12 +243,17 @@ func TestChannels(t *testing.T) {
 			case <-s.Done(): // it was the other one
 				ended++
 			}
+		case ch.Protocol() == "culvert.2.datagrams" && !ch.Ordered():
+			go func() { datagrams <- ch.Wait() }()
 		default:
 			if err := ch.Wait(); err == nil {
 				t.Errorf("a channel with protocol %q was taken", ch.Protocol())
 			}
 			ended++
 		}
+	}
+	if err := <-datagrams; err == nil {
+		t.Error("datagrams came that nobody sent")
 	}
 	if sessions != 1 || ended != 5 {
 		t.Fatalf("%d sessions, %d channels ended; want 1 and 5", sessions, ended)
@@ -258,6 +265,11 @@ func TestChannels(t *testing.T) {
 	if err != nil {
 		t.Errorf("the session beside them: %v", err)
 	}
+	if len(datagrams) != 0 {
+		t.Error("both channels for datagrams were closed")
+	}
+	p.close()
+	<-datagrams
 }
 
 // TestDialectsAdmitted: only those of the configuration.

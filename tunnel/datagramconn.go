@@ -72,17 +72,41 @@ func (c *DatagramConn) opError(op string, err error) error {
 
 // Read receives a datagram. The flow's end is an *Error with its code.
 func (c *DatagramConn) Read(p []byte) (int, error) {
+	g, err := c.receive()
+	if err != nil {
+		return 0, err
+	}
+	n := copy(p, g.buf[:g.w])
+	g.free()
+	return n, nil
+}
+
+// Each calls f with each datagram that arrives, until the flow ends or is closed,
+// and returns why. What f is given is good until it returns. Other than Read it
+// needs no buffer while it waits.
+func (c *DatagramConn) Each(f func(p []byte)) error {
+	for {
+		g, err := c.receive()
+		if err != nil {
+			return err
+		}
+		f(g.buf[:g.w])
+		g.free()
+	}
+}
+
+// receive waits for a datagram.
+func (c *DatagramConn) receive() (*segment, error) {
 	for {
 		past := c.readDeadline.wait()
 		if isClosed(past) {
-			return 0, c.opError("read", os.ErrDeadlineExceeded)
+			return nil, c.opError("read", os.ErrDeadlineExceeded)
 		}
-		n, err, wait := c.fetch(p)
-		if !wait {
-			if err != nil {
-				err = c.opError("read", err)
-			}
-			return n, err
+		switch g, err := c.fetch(); {
+		case err != nil:
+			return nil, c.opError("read", err)
+		case g != nil:
+			return g, nil
 		}
 		select {
 		case <-c.arrived:
@@ -91,22 +115,22 @@ func (c *DatagramConn) Read(p []byte) (int, error) {
 	}
 }
 
-func (c *DatagramConn) fetch(p []byte) (n int, err error, wait bool) { //nolint:revive // the error is not the last word here
+// fetch returns the oldest datagram, or neither that nor an error.
+func (c *DatagramConn) fetch() (g *segment, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.closed:
 		err = net.ErrClosed
 	case c.in.n > 0:
-		n = copy(p, c.in.front())
-		c.in.drop()
+		g = c.in.pop()
 	case c.end != nil:
 		err = c.end
 	default:
-		return 0, nil, true
+		return nil, nil
 	}
 	token(c.arrived) // for another Read that waits
-	return n, err, false
+	return g, err
 }
 
 // ReadFrom is Read; the address is RemoteAddr.

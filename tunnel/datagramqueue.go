@@ -52,13 +52,16 @@ func (q *datagramQueue) front() []byte {
 }
 
 // drop removes the oldest.
-func (q *datagramQueue) drop() {
+func (q *datagramQueue) drop() { q.pop().free() }
+
+// pop takes the oldest out; it is for the caller to free.
+func (q *datagramQueue) pop() *segment {
 	g := q.ring[q.head]
 	q.ring[q.head] = nil
 	q.head = (q.head + 1) & (len(q.ring) - 1)
 	q.n--
 	q.bytes -= g.w
-	g.free()
+	return g
 }
 
 // clear removes all and returns how many those were.

@@ -46,7 +46,10 @@ func (b *backend) Create(ctx context.Context, _ signal.Caller, o signal.Offer) (
 // open makes a tunnel's session; its end is that of the tunnel.
 func (g *Gateway) open(s *Session, p *rtc.Peer, c *rtc.Channel) {
 	if c.Protocol() == "culvert.2.datagrams" && !c.Ordered() && !c.Reliable() {
-		s.Tunnel().AttachDatagrams(c) // the client asks for it when it has a session
+		g.mu.Lock() // the client asks for it when it has a session, which may be before we have noted ours
+		session := s.Tunnel()
+		g.mu.Unlock()
+		session.AttachDatagrams(c)
 		return
 	}
 	dialect := tunnel.Dialect2
