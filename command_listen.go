@@ -38,6 +38,9 @@ type localServer struct {
 	console *console
 	cancel  context.CancelFunc // ends what waits for a stream
 	wg      sync.WaitGroup
+	// associating ends with stopListening: a UDP ASSOCIATE has no end of its own to wait for.
+	associating  context.Context
+	disassociate context.CancelFunc
 
 	forwards  []forward
 	listeners []net.Listener // one for each
@@ -51,6 +54,7 @@ func newLocalServer(console *console, forwards []forward, socks bool) (*localSer
 		return nil, err
 	}
 	s := &localServer{reactor: r, console: console, forwards: forwards, socks: socks}
+	s.associating, s.disassociate = context.WithCancel(context.Background())
 	for _, f := range forwards {
 		l, err := f.listen()
 		if err != nil {
@@ -148,7 +152,7 @@ func (s *localServer) serveSOCKS(ctx context.Context, conn net.Conn) {
 		return // the client has been told, where it can be
 	}
 	if request.Command == socks5.Associate {
-		s.serveAssociate(ctx, conn, request)
+		s.serveAssociate(conn, request)
 		return
 	}
 	target := tunnel.Target{Kind: tunnel.KindTCP, Host: request.Host, Port: request.Port}
@@ -182,9 +186,9 @@ func (s *localServer) serveSOCKS(ctx context.Context, conn net.Conn) {
 
 // serveAssociate gives the client a UDP socket for as long as its TCP connection
 // lives.
-func (s *localServer) serveAssociate(ctx context.Context, conn net.Conn, request socks5.Request) {
+func (s *localServer) serveAssociate(conn net.Conn, request socks5.Request) {
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(s.associating, func() { _ = conn.Close() })
 	defer stop()
 	socket, bound, err := bindAssociation(conn, netip.AddrPort{})
 	reply := socks5.Succeeded
@@ -213,8 +217,9 @@ func (s *localServer) serveAssociate(ctx context.Context, conn net.Conn, request
 	a.serve(conn, request)
 }
 
-// stopListening lets nothing new in; what runs goes on.
+// stopListening lets nothing new in; streams that run go on, associations end.
 func (s *localServer) stopListening() {
+	s.disassociate()
 	for _, l := range s.listeners {
 		_ = l.Close()
 	}

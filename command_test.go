@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -280,10 +282,49 @@ func TestCommandSOCKS(t *testing.T) {
 	if _, err := dialer.Dial("tcp", "other.example:7"); err == nil || !strings.Contains(err.Error(), "host unreachable") {
 		t.Errorf("a target that the gateway refuses: %v, want reply 4", err)
 	}
-	c.cancel()
+	control := associateEcho(t, address)
+	c.cancel() // with the association still there
+	_ = control.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, err := control.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the association goes on: %d bytes, %v", n, err)
+	}
 	if err := c.wait(t); err != nil {
 		t.Error(err)
 	}
+}
+
+// associateEcho has datagrams come back through a UDP ASSOCIATE of a SOCKS5 server
+// and returns the TCP connection that keeps it.
+func associateEcho(t *testing.T, address string) net.Conn {
+	t.Helper()
+	control, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = control.Close() })
+	_ = control.SetDeadline(time.Now().Add(20 * time.Second))
+	_, _ = io.WriteString(control, "\x05\x01\x00\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00")
+	answer := make([]byte, 12)
+	if _, err := io.ReadFull(control, answer); err != nil || string(answer[:6]) != "\x05\x00\x05\x00\x00\x01" {
+		t.Fatalf("answer % x, %v", answer, err)
+	}
+	relay := netip.AddrPortFrom(netip.AddrFrom4([4]byte(answer[6:10])), binary.BigEndian.Uint16(answer[10:]))
+	u, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(relay))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = u.Close() })
+	want := "\x00\x00\x00\x03\x0cecho.example\x00\x07hello"
+	got := make([]byte, 100)
+	for range 20 { // a datagram may be lost
+		_, _ = io.WriteString(u, want)
+		_ = u.SetReadDeadline(time.Now().Add(time.Second))
+		if n, err := u.Read(got); err == nil && string(got[:n]) == want {
+			return control
+		}
+	}
+	t.Fatal("no datagram came back")
+	return nil
 }
 
 // TestCommandFailures holds that what a person can mend ends the command with an

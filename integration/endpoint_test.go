@@ -269,7 +269,9 @@ func TestChannels(t *testing.T) {
 		t.Error("both channels for datagrams were closed")
 	}
 	p.close()
-	<-datagrams
+	if err := <-datagrams; err == nil {
+		t.Error("datagrams came that nobody sent")
+	}
 }
 
 // TestDialectsAdmitted: only those of the configuration.

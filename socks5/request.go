@@ -60,8 +60,7 @@ func negotiate(rw io.ReadWriter, wanted method) error {
 // readRequest reads a request, and answers one that is refused.
 func readRequest(rw io.ReadWriter, associate bool) (Request, error) {
 	req, err := parseRequest(rw, associate)
-	var refused *RefusedError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		return Request{}, tell(rw, AppendReply(nil, refused.Reply, netip.AddrPort{}), err)
 	}
 	return req, err

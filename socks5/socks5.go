@@ -34,9 +34,9 @@
 //
 //	reserved u16 | fragment u8 | address type u8 | address | port u16 | data
 //
-// ParseDatagram reads them, AppendDatagramHeader makes those of the answers. That
-// they come from the client whose association it is is for the caller to check:
-// nothing in them says so.
+// ParseDatagram reads them, AppendDatagramHeader makes those of the answers. The
+// caller checks that they come from the client whose association it is: nothing in
+// them says so.
 //
 // User names, passwords and datagrams go over the network as they are: SOCKS5 is
 // for this machine, a trusted network, or the inside of TLS.
