@@ -1,7 +1,6 @@
 package tunnel
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -10,12 +9,6 @@ import (
 
 // flowTurn is how many datagrams one flow may send before it is another's turn.
 const flowTurn = 16
-
-// datagramBuf holds one datagram with its envelope; a message of the carrier is
-// never larger.
-type datagramBuf [maxMessage]byte
-
-var datagramPool = sync.Pool{New: func() any { return new(datagramBuf) }}
 
 // datagrams is the unordered companion of a session: a carrier that may lose
 // messages, and the goroutine that fills it. Another one reads it.
@@ -55,6 +48,11 @@ func (s *Session) AttachDatagrams(c Carrier) bool {
 	}
 	go s.runDatagrams(d.receive)
 	go s.runDatagrams(d.send)
+	s.EachStream(func(st *Stream) {
+		if st.isFlow() {
+			s.queueFlow(st) // it may have had something to say before
+		}
+	})
 	return true
 }
 
@@ -131,13 +129,13 @@ func (d *datagrams) over() {
 
 // send is the goroutine that writes datagrams, the only one that does.
 func (d *datagrams) send() {
-	buf := (*datagramBuf)(nil)
+	buf := (*receiveBuf)(nil) // a datagram with its envelope is never larger than a message
 	for {
 		d.gotRoom()
 		st := d.s.pickFlow()
 		if st == nil {
 			if buf != nil { // nothing is held while idle
-				datagramPool.Put(buf)
+				receivePool.Put(buf)
 				buf = nil
 			}
 			select {
@@ -150,14 +148,14 @@ func (d *datagrams) send() {
 			}
 		}
 		if buf == nil {
-			buf = datagramPool.Get().(*datagramBuf)
+			buf = receivePool.Get().(*receiveBuf)
 		}
 		d.serve(st, buf)
 	}
 }
 
 // serve is one turn of a flow.
-func (d *datagrams) serve(st *Stream, buf *datagramBuf) {
+func (d *datagrams) serve(st *Stream, buf *receiveBuf) {
 	for range flowTurn {
 		room := d.hasRoom()
 		msg, more, broken := d.next(st, buf, room)
@@ -182,7 +180,7 @@ func (d *datagrams) serve(st *Stream, buf *datagramBuf) {
 // Endpoint. msg is what is to be written, nil for nothing; without room it went
 // into the queue. more is false when the flow has nothing, or waits for room and
 // has been read empty.
-func (d *datagrams) next(st *Stream, buf *datagramBuf, room bool) (msg []byte, more bool, broken *Error) {
+func (d *datagrams) next(st *Stream, buf *receiveBuf, room bool) (msg []byte, more bool, broken *Error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	fl := st.flow
@@ -219,7 +217,7 @@ func (d *datagrams) next(st *Stream, buf *datagramBuf, room bool) (msg []byte, m
 
 // frame puts the envelope around n bytes of payload, or drops what the peer does
 // not take; the caller holds the stream's lock.
-func (d *datagrams) frame(st *Stream, buf *datagramBuf, n int) []byte {
+func (d *datagrams) frame(st *Stream, buf *receiveBuf, n int) []byte {
 	s, fl := d.s, st.flow
 	size := n + framecodec.Overhead
 	word := fl.sent
@@ -284,14 +282,15 @@ func (d *datagrams) gotRoom() {
 	d.wait = d.wait[:0]
 }
 
-// queueFlow puts a flow into the list of those to be looked at.
+// queueFlow puts a flow into the list of those to be looked at, if there is anyone
+// to look: AttachDatagrams does it for those that came before.
 func (s *Session) queueFlow(st *Stream) {
 	s.mu.Lock()
-	if !st.inReady && !st.forgotten && !s.ended {
+	d := s.datagrams
+	if d != nil && !st.inReady && !st.forgotten && !s.ended {
 		st.inReady = true
 		s.flows.push(st)
 	}
-	d := s.datagrams
 	s.mu.Unlock()
 	if d != nil {
 		d.signal()

@@ -659,3 +659,38 @@ func TestFlowFirstDatagramsArrive(t *testing.T) {
 		t.Errorf("%d datagrams came before their Open", n)
 	}
 }
+
+// Flows that come and go before there is a carrier for datagrams leave nothing
+// behind, and one that had something to say says it when there is.
+func TestFlowBeforeItsCarrier(t *testing.T) {
+	r := newRaw(t, tunnel.Dialect2, tunnel.RoleGateway, func(cfg *tunnel.Config) {
+		cfg.MaxStreams = 4
+		cfg.Accept = func(in *tunnel.Incoming) {
+			conn, ep := newDatagramConn()
+			_, _ = conn.Write([]byte("first"))
+			_ = in.Attach(ep, "")
+		}
+	})
+	r.send(flowHello)
+	r.await(framecodec.MsgHello)
+	const all = 3000 // more than may wait to be forgotten
+	for n := uint32(1); n < 2*all; n += 2 {
+		r.send(framecodec.Open{Conn: n, Kind: framecodec.KindUDP, Host: []byte("x"), Port: 53})
+		r.await(framecodec.MsgOpened)
+		r.send(framecodec.Reset{Conn: n, Code: framecodec.CodeCancelled})
+	}
+	r.send(framecodec.Open{Conn: 2*all + 1, Kind: framecodec.KindUDP, Host: []byte("x"), Port: 53})
+	r.await(framecodec.MsgOpened)
+	a, d := newWires()
+	if !r.s.AttachDatagrams(a) {
+		t.Fatal("not taken")
+	}
+	if err := d.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 100)
+	n, err := d.ReadMessage(buf)
+	if want := framecodec.AppendFrame(nil, 2*all+1, 0, []byte("first")); err != nil || !bytes.Equal(buf[:n], want) {
+		t.Errorf("% x, %v; want % x", buf[:n], err, want)
+	}
+}
