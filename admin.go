@@ -186,6 +186,8 @@ type explainRequest struct {
 	Identity string   `json:"identity"`
 	Groups   []string `json:"groups"`
 	Target   string   `json:"target"`
+	// Expose, instead of Target, is a service that the identity wants to publish.
+	Expose string `json:"expose"`
 }
 
 // explain answers POST /explain: what an open would be told, and why. Names are
@@ -201,9 +203,15 @@ func (*Admin) explain(w http.ResponseWriter, r *http.Request) error {
 		}
 		return apiError(status, fmt.Errorf("decoding the request: %w", err))
 	}
-	target, err := tunnel.ParseTarget(q.Target)
-	if err != nil {
-		return apiError(http.StatusBadRequest, err)
+	var target tunnel.Target
+	switch {
+	case (q.Target == "") == (q.Expose == ""):
+		return apiError(http.StatusBadRequest, errors.New("give either target, or expose for a service to publish"))
+	case q.Target != "":
+		var err error
+		if target, err = tunnel.ParseTarget(q.Target); err != nil {
+			return apiError(http.StatusBadRequest, err)
+		}
 	}
 	var known []string
 	for _, h := range runningHubs() {
@@ -212,6 +220,16 @@ func (*Admin) explain(w http.ResponseWriter, r *http.Request) error {
 		}
 		if s := h.endpoint(q.Endpoint); s != nil {
 			subject := policy.Subject{Endpoint: s.name, Identity: q.Identity, Groups: q.Groups, Anonymous: q.Identity == ""}
+			if q.Expose != "" {
+				return writeJSON(w, http.StatusOK, s.policy.ExplainExpose(subject, q.Expose))
+			}
+			if identity, name, ok := target.Service(); ok {
+				owner := policy.Subject{Endpoint: s.name, Identity: identity}
+				if now := h.services.find(serviceKey{s.name, identity, name}); now != nil {
+					owner = now.Owner()
+				}
+				return writeJSON(w, http.StatusOK, s.policy.ExplainService(subject, owner, name))
+			}
 			if target.Named() {
 				target = s.policy.Named(target.Host) // whoever opens it asks for what it is
 			}

@@ -106,6 +106,9 @@ func (a *App) applyDefaults() {
 	a.Timeouts.applyDefaults()
 	for _, r := range a.Remote {
 		orDefault(&r.Dialect, 2)
+		if len(r.Expose) > 0 {
+			orDefault(&r.Connect, connectEager)
+		}
 		orDefault(&r.Connect, connectLazy)
 	}
 }
@@ -147,6 +150,11 @@ func (a *App) Validate() error {
 // the environment last: what can fail has succeeded by then. It judges no
 // running stream, because another app's Start may still fail.
 func (a *App) Start() error {
+	for _, name := range a.env.local {
+		if _, err := a.env.exposingEndpoint(name); err != nil {
+			return fmt.Errorf("webrtc_tunnel local: %w", err)
+		}
+	}
 	if len(a.env.endpoints) > 0 {
 		if err := a.hub.open(a.env); err != nil {
 			return err
@@ -260,6 +268,10 @@ func (a *App) addEndpoint(s *endpointState) error {
 	a.env.endpoints[s.name] = s
 	return nil
 }
+
+// addLocal notes that a handler wants services that clients of an endpoint
+// publish; empty: of the only endpoint that has any. Start knows the endpoints.
+func (a *App) addLocal(endpoint string) { a.env.local = append(a.env.local, endpoint) }
 
 // addListeners notes where endpoints and entries listen: no stream may go there.
 func (a *App) addListeners(addresses []string) {

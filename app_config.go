@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/signal"
 )
 
@@ -79,8 +80,11 @@ type Remote struct {
 	Header map[string]string `json:"header,omitempty"`
 	// Dialect is 2, or 1 for a peer of the reference system. Default: 2.
 	Dialect int `json:"dialect,omitempty"`
-	// Connect is lazy (with the first stream) or eager (at start, and kept up). Default: lazy.
+	// Connect is lazy (with the first stream) or eager (at start, and kept up). Default: lazy; with expose, eager.
 	Connect string `json:"connect,omitempty"`
+	// Expose has services of this machine that the gateway may open, by name ([a-z0-9-]): addresses as those of a
+	// named target. A remote with some is always eager.
+	Expose map[string][]string `json:"expose,omitempty"`
 	// TLSTrustPool says which certificates the gateway may have. Default: those of the system.
 	TLSTrustPool json.RawMessage `json:"tls_trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
 	// TLSClientAuth is our own certificate.
@@ -188,6 +192,12 @@ func (r *Remote) validate() error {
 		return fmt.Errorf("dialect %d is neither 1 nor 2", r.Dialect)
 	case r.Connect != connectLazy && r.Connect != connectEager:
 		return fmt.Errorf("connect %q is neither lazy nor eager", r.Connect)
+	case len(r.Expose) > 0 && r.Connect == connectLazy:
+		return errors.New("connect lazy: services are published while a tunnel is up, so a remote with expose is always eager; leave connect out")
+	case len(r.Expose) > 0 && r.Dialect == 1:
+		return errors.New("expose: dialect 1 has no services")
+	case len(r.Expose) > tunnel.MaxServices:
+		return fmt.Errorf("expose: %d services, a tunnel has at most %d", len(r.Expose), tunnel.MaxServices)
 	case r.TLSClientAuth != nil && (r.TLSClientAuth.Certificate == "" || r.TLSClientAuth.Key == ""):
 		return errors.New("tls_client_auth needs a certificate and a key")
 	}

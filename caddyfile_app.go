@@ -60,6 +60,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //			header <name> <value>
 //			dialect 1|2
 //			connect lazy|eager
+//			expose <service> <address...>
 //			tls_trust_pool <module> ...
 //			tls_client_auth <certificate> <key>
 //			tls_server_name <name>
@@ -149,6 +150,7 @@ func (a *App) readRemote(d *caddyfile.Dispenser) error {
 		"header":          {read: r.readHeader, repeatable: true},
 		"dialect":         number(&r.Dialect),
 		"connect":         one(&r.Connect),
+		"expose":          {read: r.readExpose, repeatable: true},
 		"tls_trust_pool":  {read: r.readTrustPool},
 		"tls_client_auth": {read: r.readClientAuth},
 		"tls_server_name": one(&r.TLSServerName),
@@ -167,6 +169,21 @@ func (r *Remote) readHeader(d *caddyfile.Dispenser) error {
 		r.Header = map[string]string{}
 	}
 	r.Header[name] = value
+	return nil
+}
+
+func (r *Remote) readExpose(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) < 2 {
+		return d.ArgErr()
+	}
+	if _, ok := r.Expose[args[0]]; ok {
+		return d.Errf("duplicate service %q", args[0])
+	}
+	if r.Expose == nil {
+		r.Expose = map[string][]string{}
+	}
+	r.Expose[args[0]] = args[1:]
 	return nil
 }
 

@@ -3,6 +3,7 @@ package culvert
 import (
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -91,6 +92,14 @@ func basePathOf(matcher caddy.ModuleMap) (string, bool) {
 //			}
 //			resolver <address>
 //		}
+//		expose {
+//			allow <service...> {
+//				users <name...>
+//				groups <name...>
+//				reachable_by <name...>
+//				reachable_by_groups <name...>
+//			}
+//		}
 //		default_target <name>
 //		limits {
 //			tunnels_per_identity <n>
@@ -117,6 +126,7 @@ func (e *Endpoint) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"dialects":        {read: e.readDialects},
 		"target":          {read: e.readTarget, repeatable: true},
 		"dynamic":         {read: e.readDynamic},
+		"expose":          {read: e.readExpose},
 		"default_target":  one(&e.DefaultTarget),
 		"limits": block("limits", map[string]option{
 			"tunnels_per_identity": number(&limits.TunnelsPerIdentity),
@@ -176,6 +186,28 @@ func (e *Endpoint) readDynamic(d *caddyfile.Dispenser) error {
 		"allow":    {read: e.Dynamic.readRule, repeatable: true},
 		"deny":     {read: e.Dynamic.readRule, repeatable: true},
 		"resolver": one(&e.Dynamic.Resolver),
+	})
+}
+
+func (e *Endpoint) readExpose(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	e.Expose = new(Expose)
+	return readBlock(d, "expose", map[string]option{
+		"allow": {repeatable: true, read: func(d *caddyfile.Dispenser) error {
+			r := &ExposeRule{Position: position(d), Allow: d.RemainingArgs()}
+			if len(r.Allow) == 0 || slices.Contains(r.Allow, "") {
+				return d.ArgErr()
+			}
+			e.Expose.Rules = append(e.Expose.Rules, r)
+			return readBlock(d, "allow", map[string]option{
+				"users":               many(&r.Users),
+				"groups":              many(&r.Groups),
+				"reachable_by":        many(&r.ReachableBy),
+				"reachable_by_groups": many(&r.ReachableByGroups),
+			})
+		}},
 	})
 }
 

@@ -10,6 +10,10 @@ import (
 //
 //	webrtc_tunnel <remote> <target>|tcp/<host>:<port>|socks5
 //
+//	webrtc_tunnel local client:<identity>/<service> {
+//		endpoint <name>
+//	}
+//
 //	webrtc_tunnel <remote> {
 //		socks5 {
 //			user <name> <password>
@@ -32,6 +36,7 @@ func (e *Entry) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	short := len(args) == 2
 	err := readBlock(d, "webrtc_tunnel", map[string]option{
+		"endpoint": one(&e.Endpoint),
 		socks5Word: {read: func(d *caddyfile.Dispenser) error {
 			if short {
 				return d.Errf("%s stands beside %q already", socks5Word, strings.Join(args, " "))

@@ -19,6 +19,7 @@ type connectFlags struct {
 	target   string
 	listen   string
 	forwards []string
+	exposes  []string
 	stdio    bool
 	once     bool
 }
@@ -26,8 +27,8 @@ type connectFlags struct {
 func newConnectCommand() *cobra.Command {
 	f := &connectFlags{}
 	cmd := &cobra.Command{
-		Use:   "connect --url <gateway> (--target <target> (--listen <address> | --stdio) | --forward <address>=<target>...)",
-		Short: "Makes targets of a gateway available on this machine",
+		Use:   "connect --url <gateway> (--target <target> (--listen <address> | --stdio) | --forward <address>=<target>... | --expose <name>=<address>...)",
+		Short: "Makes targets of a gateway available on this machine, or services of this machine there",
 		Long: `
 Keeps a tunnel to a gateway and hands local connections to its targets. A target
 is a name of the gateway's (see caddy webrtc-tunnel targets) or an address such
@@ -36,6 +37,11 @@ as tcp/10.0.0.7:5432, where its policy allows that.
 	--target ssh --listen 127.0.0.1:2222    one port (a port alone: of this machine only)
 	--forward 2222=ssh --forward unix//run/user/1000/db.sock=db    several, over one tunnel
 	--target ssh --stdio                    standard input and output, for ProxyCommand
+	--expose sshd=tcp/127.0.0.1:22          publishes a service of this machine: the gateway may open it as client:YOU/sshd
+
+A service is reached through the gateway, where its policy lets others: this
+machine needs no open port. Only what --expose names can be reached, whatever the
+gateway asks for.
 
 It reconnects for ever after a loss, unless --once is given. Ctrl-C lets streams
 finish, a second one ends at once.`,
@@ -47,6 +53,7 @@ finish, a second one ends at once.`,
 	flags.StringVar(&f.target, "target", "", "where to: a target's name, or tcp/host:port")
 	flags.StringVar(&f.listen, "listen", "", "local address for --target: port, host:port or unix//path")
 	flags.StringArrayVar(&f.forwards, "forward", nil, "LOCAL=TARGET, may be given several times")
+	flags.StringArrayVar(&f.exposes, "expose", nil, "NAME=ADDRESS, a service to publish, may be given several times: sshd=tcp/127.0.0.1:22, dns=udp/127.0.0.1:53, app=unix//run/app.sock")
 	flags.BoolVar(&f.stdio, "stdio", false, "connect --target with standard input and output")
 	flags.BoolVar(&f.once, "once", false, "end when the tunnel is lost instead of reconnecting")
 	return cmd
@@ -73,8 +80,8 @@ as names: this machine does not look them up.`,
 // parse checks the flags and returns what to listen on.
 func (f *connectFlags) parse() ([]forward, error) {
 	if f.stdio {
-		if f.target == "" || f.listen != "" || len(f.forwards) > 0 {
-			return nil, errors.New("--stdio takes one --target, and neither --listen nor --forward")
+		if f.target == "" || f.listen != "" || len(f.forwards) > 0 || len(f.exposes) > 0 {
+			return nil, errors.New("--stdio takes one --target, and neither --listen, --forward nor --expose")
 		}
 		_, err := parseCommandTarget(f.target)
 		return nil, err
@@ -100,8 +107,8 @@ func (f *connectFlags) parse() ([]forward, error) {
 		}
 		list = append(list, one)
 	}
-	if len(list) == 0 {
-		return nil, errors.New("what for? Give --target with --listen or --stdio, or --forward")
+	if len(list) == 0 && len(f.exposes) == 0 {
+		return nil, errors.New("what for? Give --target with --listen or --stdio, --forward, or --expose")
 	}
 	return list, nil
 }
@@ -170,13 +177,25 @@ func (f *connectFlags) runSOCKS(cmd *cobra.Command) error {
 func (f *connectFlags) serve(cmd *cobra.Command, console *console, cfg client.Config, forwards []forward, socks bool) error {
 	ctx, stop := interrupted(cmd.Context(), console, true)
 	defer stop()
+	exposes, err := parseExposes(f.exposes)
+	if err != nil {
+		return err
+	}
+	publisher, err := newPublisher(console, exposes)
+	if err != nil {
+		return err
+	}
 	server, err := newLocalServer(console, forwards, socks)
 	if err != nil {
 		return err
 	}
 	defer server.close() // behind the tunnel, which ends the streams
+	publisher.configure(&cfg, server)
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
 	if f.once {
-		return serveOnce(ctx, console, cfg, server)
+		return serveOnce(ctx, console, cfg, server, publisher)
 	}
 	return serveForEver(ctx, console, cfg, server)
 }
@@ -184,7 +203,7 @@ func (f *connectFlags) serve(cmd *cobra.Command, console *console, cfg client.Co
 // drainPoll is how often serveOnce looks whether streams are left.
 const drainPoll = 50 * time.Millisecond
 
-func serveOnce(ctx context.Context, console *console, cfg client.Config, server *localServer) error {
+func serveOnce(ctx context.Context, console *console, cfg client.Config, server *localServer, publisher *publisher) error {
 	cfg.Connected = console.connected
 	t, err := client.Dial(ctx, cfg)
 	if err != nil {
@@ -192,12 +211,14 @@ func serveOnce(ctx context.Context, console *console, cfg client.Config, server 
 	}
 	defer func() { _ = t.Close() }()
 	server.start(ctx, t)
-	select {
-	case <-t.Done():
+	if err := publisher.awaitRefusal(ctx, t); err != nil {
+		return err
+	}
+	if ctx.Err() == nil {
 		return t.Err()
-	case <-ctx.Done():
 	}
 	server.stopListening()
+	t.Withdraw()
 	deadline := time.NewTimer(drainTime)
 	defer deadline.Stop()
 	poll := time.NewTicker(drainPoll)

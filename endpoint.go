@@ -61,6 +61,8 @@ type Endpoint struct {
 	Target map[string]*Target `json:"target,omitempty"`
 	// Dynamic lets clients name addresses. Default: they may not.
 	Dynamic *Dynamic `json:"dynamic,omitempty"`
+	// Expose lets clients publish services of their own. Default: they may not.
+	Expose *Expose `json:"expose,omitempty"`
 	// DefaultTarget is the stream target of peers that cannot name one (dialect 1).
 	DefaultTarget string `json:"default_target,omitempty"`
 	// Limits of one client.
@@ -104,7 +106,7 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 	}
 	if err := app.addEndpoint(&endpointState{
 		name: e.Name, fingerprint: string(fingerprint), policy: compiled, limits: *e.Limits, maxAge: e.MaxAge,
-		dialects: e.Dialects, allowAnonymous: e.AllowAnonymous, dynamic: e.Dynamic != nil,
+		dialects: e.Dialects, allowAnonymous: e.AllowAnonymous, dynamic: e.Dynamic != nil, exposes: e.Expose != nil,
 	}); err != nil {
 		return err
 	}
@@ -143,6 +145,14 @@ func (e *Endpoint) policyConfig(env *environment) policy.Config {
 		cfg.Targets = append(cfg.Targets, policy.NamedTarget{
 			Name: name, Addresses: t.Addresses, Users: t.Users, Groups: t.Groups, Title: t.Title, App: t.App, Position: t.Position,
 		})
+	}
+	if e.Expose != nil {
+		for _, r := range e.Expose.Rules {
+			cfg.Expose = append(cfg.Expose, policy.ExposeRule{
+				Names: r.Allow, Users: r.Users, Groups: r.Groups,
+				ReachableBy: r.ReachableBy, ReachableByGroups: r.ReachableByGroups, Position: r.Position,
+			})
+		}
 	}
 	if e.Dynamic == nil {
 		return cfg

@@ -52,6 +52,31 @@ type Rule struct {
 	Position string `json:"position,omitempty"`
 }
 
+// Expose lets clients publish services of their own machines: each is a target
+// client:IDENTITY/NAME then, for entries of this Caddy (webrtc_tunnel local) and for
+// other clients of the endpoint where a rule lets them. Nothing is allowed but what a
+// rule allows.
+type Expose struct {
+	// Rules are considered in order: the first one that allows.
+	Rules []*ExposeRule `json:"rules,omitempty"`
+}
+
+// ExposeRule says who may publish services, and who may reach them.
+type ExposeRule struct {
+	// Allow lists the names of services ([a-z0-9-]), or * for all. Required.
+	Allow []string `json:"allow,omitempty"`
+	// Users who may publish them. Default: every identity of the endpoint.
+	Users []string `json:"users,omitempty"`
+	// Groups whose members may publish them, besides users.
+	Groups []string `json:"groups,omitempty"`
+	// ReachableBy lists the users who may open streams to them. Default: no client; entries of this Caddy may.
+	ReachableBy []string `json:"reachable_by,omitempty"`
+	// ReachableByGroups lists groups whose members may, besides reachable_by.
+	ReachableByGroups []string `json:"reachable_by_groups,omitempty"`
+	// Position is where the rule stands in the Caddyfile; explain and logs show it.
+	Position string `json:"position,omitempty"`
+}
+
 // EndpointLimits bound what one client may use. Zero means the default.
 type EndpointLimits struct {
 	// TunnelsPerIdentity that may be open at once. Default: 8.

@@ -29,15 +29,22 @@ const socks5Word = "socks5"
 //	webrtc_tunnel office tcp/10.0.0.7:5432
 //	webrtc_tunnel office socks5
 //	webrtc_tunnel office dns
+//	webrtc_tunnel local client:bob/sshd
+//
+// The remote local is this gateway itself: the target is a service that one of its
+// clients exposes.
 //
 // Host names are sent to the gateway as names. If the remote can't be reached,
 // a SOCKS5 client is told why, any other connection is reset.
 type Entry struct {
-	// Remote is the name of a remote of the app webrtc_tunnel. Required.
+	// Remote is the name of a remote of the app webrtc_tunnel, or local for a service that a client of this gateway
+	// exposes. Required.
 	Remote string `json:"remote,omitempty"`
 	// Target is the name of one of the gateway's targets, tcp/host:port or, for UDP listeners, udp/host:port. Either
 	// this or socks5 is required.
 	Target string `json:"target,omitempty"`
+	// Endpoint, with the remote local, is the endpoint whose clients are meant. Default: the only one with expose.
+	Endpoint string `json:"endpoint,omitempty"`
 	// SOCKS5 lets the client name the target.
 	SOCKS5 *SOCKS5 `json:"socks5,omitempty"`
 
@@ -74,15 +81,23 @@ func (e *Entry) Provision(ctx caddy.Context) error {
 	switch {
 	case e.Remote == "":
 		return errors.New("remote is missing: name one of the app webrtc_tunnel")
-	case app.Remote[e.Remote] == nil:
+	case e.Remote != localRemote && app.Remote[e.Remote] == nil:
 		return fmt.Errorf("there is no remote %q: add `remote %s https://...` to the global option webrtc_tunnel", e.Remote, e.Remote)
 	case (e.Target == "") == (e.SOCKS5 == nil):
 		return errors.New("give either a target or socks5")
+	case e.Endpoint != "" && e.Remote != localRemote:
+		return errors.New("endpoint belongs to the remote local: which of this gateway's endpoints")
 	}
 	if e.Target != "" {
 		if e.target, err = tunnel.ParseTarget(e.Target); err != nil {
 			return err
 		}
+	}
+	if e.Remote == localRemote {
+		if _, _, ok := e.target.Service(); !ok {
+			return errors.New("the remote local leads to services that clients expose: give client:IDENTITY/NAME")
+		}
+		app.addLocal(e.Endpoint)
 	}
 	if e.SOCKS5 != nil {
 		if err := e.SOCKS5.provision(ctx); err != nil {
@@ -126,12 +141,21 @@ func (e *Entry) Handle(cx *layer4.Connection, _ layer4.Handler) error {
 	if err != nil {
 		return err
 	}
-	if _, err := e.hub.openStream(ctx, e.Remote, e.target, local.endpoint); err != nil {
+	if _, err := e.open(ctx, e.target, local.endpoint); err != nil {
 		e.logFailure(cx, e.target, err) // the endpoint has been closed: the connection was reset
 		return nil
 	}
 	local.wait()
 	return nil
+}
+
+// open opens a stream of the remote and joins ep to it; with an error ep has been
+// closed.
+func (e *Entry) open(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) (*tunnel.Stream, error) {
+	if e.Remote == localRemote {
+		return e.hub.openLocal(ctx, e.Endpoint, target, ep)
+	}
+	return e.hub.openStream(ctx, e.Remote, target, ep)
 }
 
 // localEnd is a connection that the reactor has.

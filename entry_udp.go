@@ -101,7 +101,7 @@ func (e *Entry) answerDatagrams(ctx context.Context, cx *layer4.Connection, conn
 	if err != nil {
 		ep.Close(tunnel.CodeOf(err))
 	} else {
-		_, err = e.hub.openStream(ctx, e.Remote, target, ep)
+		_, err = e.open(ctx, target, ep)
 	}
 	if err != nil {
 		e.logFailure(cx, target, err)

@@ -2,6 +2,8 @@ package culvert
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -30,6 +32,7 @@ type environment struct {
 	endpoints  map[string]*endpointState
 	remotes    map[string]*remoteSpec
 	running    map[string]*pooledRemote // set by attach
+	local      []string                 // endpoints that handlers of this configuration want services of; empty: the only one
 	listeners  []string                 // Caddy addresses of endpoints and entries
 	http3      []string                 // those of them that are HTTP/3's too
 	admin      []string                 // Caddy addresses of the admin endpoint
@@ -67,9 +70,34 @@ type endpointState struct {
 	dialects       []int
 	allowAnonymous bool
 	dynamic        bool // clients may name addresses
+	exposes        bool // clients may publish services
 }
 
 func (s *endpointState) admits(dialect int) bool { return slices.Contains(s.dialects, dialect) }
+
+// exposingEndpoint returns the name of the endpoint whose clients' services are
+// meant: the given one, or without a name the only one that has any.
+func (env *environment) exposingEndpoint(name string) (string, error) {
+	var all []string
+	for n, s := range env.endpoints {
+		if s.exposes {
+			all = append(all, n)
+		}
+	}
+	slices.Sort(all)
+	switch {
+	case name != "" && slices.Contains(all, name):
+		return name, nil
+	case name != "":
+		return "", fmt.Errorf("no endpoint %q with an expose block, there are: %q", name, all)
+	case len(all) == 1:
+		return all[0], nil
+	case len(all) == 0:
+		return "", errors.New("no endpoint of this Caddy has an expose block: clients publish nothing here")
+	default:
+		return "", fmt.Errorf("several endpoints have an expose block: say which, endpoint and one of %q", all)
+	}
+}
 
 // listenAddress is the socket's identity, and the hub's.
 type listenAddress struct{ network, address string }

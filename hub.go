@@ -45,6 +45,7 @@ type hub struct {
 	pool       *gateway.Pool    // dial bounds of the process
 	tunnels    tunnelTable
 	remotes    remoteTable
+	services   serviceTable
 	identities identities
 	handshakes handshakes
 	memory     *tunnel.Budget

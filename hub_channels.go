@@ -108,6 +108,8 @@ func (t *gatewayTunnel) openSession(ch *rtc.Channel) {
 	s := tunnel.NewSession(ch, tunnel.Config{
 		Dialect: dialect, Role: tunnel.RoleGateway,
 		Accept:       t.accept,
+		Exposed:      t.exposed,
+		Withdrawn:    t.withdrawn,
 		Observer:     &streamObserver{hub: t.hub, side: sideGateway, tunnel: t},
 		Budget:       t.budget,
 		MaxStreams:   state.limits.StreamsPerTunnel,

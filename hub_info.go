@@ -152,6 +152,11 @@ func (h *hub) health() (unavailable, degraded []string) {
 		if err := p.err(); err != nil {
 			degraded = append(degraded, "remote "+p.spec.name+": "+err.Error())
 		}
+		for _, t := range p.tunnels() {
+			if names := t.notPublished(); names != "" {
+				degraded = append(degraded, "remote "+p.spec.name+": the gateway does not take the service "+names)
+			}
+		}
 	}
 	return unavailable, degraded
 }

@@ -28,7 +28,7 @@ type streamObserver struct {
 
 // StreamOpened implements tunnel.Observer.
 func (o *streamObserver) StreamOpened(st *tunnel.Stream) {
-	if o.tunnel == nil { // at a gateway accept has counted it
+	if st.Entry() { // one that the peer opened was counted when it was asked for
 		o.hub.streams.Add(1)
 	}
 	processMetrics.streamOpened(o.side, st)
@@ -37,7 +37,7 @@ func (o *streamObserver) StreamOpened(st *tunnel.Stream) {
 // StreamEnded implements tunnel.Observer.
 func (o *streamObserver) StreamEnded(st *tunnel.Stream, code tunnel.Code, text string) {
 	info := st.Info()
-	if info.Accepted || o.tunnel == nil && info.Opened {
+	if info.Accepted || info.Entry && info.Opened {
 		o.hub.streams.Add(-1)
 	}
 	processMetrics.streamEnded(o.side, st, info.Opened, code)

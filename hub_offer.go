@@ -122,6 +122,7 @@ func (h *hub) newExit(t *gatewayTunnel) *gateway.Exit {
 		Reactor:       h.reactor,
 		Timeouts:      h.exitTimeouts,
 		DefaultTarget: t.target,
+		Service:       t.service,
 		Budget:        t.budget,
 		AdmitRaw:      t.admitRaw,
 		OnRaw:         t.onRaw,

@@ -19,8 +19,9 @@ import (
 // attached configuration wants one like it. All methods are safe for concurrent
 // use.
 type pooledRemote struct {
-	hub  *hub
-	spec *remoteSpec
+	hub      *hub
+	spec     *remoteSpec
+	services *services
 
 	mu      sync.Mutex
 	clients map[string]*client.Remote        // by ?target=, which is empty in dialect 2; guarded by mu
@@ -33,10 +34,14 @@ type remoteTunnel struct {
 	id     string // public
 	remote string
 	tunnel *client.Tunnel
+
+	mu          sync.Mutex
+	unpublished map[string]error // services that the gateway does not take; guarded by mu
 }
 
 func newPooledRemote(h *hub, spec *remoteSpec) *pooledRemote {
 	p := &pooledRemote{hub: h, spec: spec, clients: map[string]*client.Remote{}, open: map[*client.Tunnel]*remoteTunnel{}}
+	p.services = p.servicesOf(spec)
 	if spec.remote.Connect == connectEager {
 		p.client("")
 	}
@@ -86,6 +91,9 @@ func (p *pooledRemote) config(target string) client.Config {
 		Connected:      p.connected,
 		Ended:          p.closed,
 		Failed:         p.failed,
+	}
+	if len(p.services.list) > 0 {
+		cfg.Services, cfg.Serve, cfg.Published = p.services.list, p.server, p.published
 	}
 	if s.remote.Connect == connectEager {
 		cfg.Connect = client.Eager

@@ -154,7 +154,8 @@ type targetList struct {
 	Dynamic bool `json:"dynamic"`
 }
 
-// targetEntry is a named target as its users see it.
+// targetEntry is a named target, or a service that a client exposes now, as its
+// users see it.
 type targetEntry struct {
 	policy.TargetInfo
 	Usable bool `json:"usable"` // a tunnel for it can be had at this moment
@@ -168,8 +169,15 @@ func (b *backend) Targets(ctx context.Context, c signal.Caller) (any, error) {
 	}
 	list := targetList{Targets: []targetEntry{}, Dynamic: state.dynamic}
 	unavailable, _ := b.hub.health()
-	for _, info := range state.policy.Targets(subjectOf(b.name, c)) {
+	subject := subjectOf(b.name, c)
+	for _, info := range state.policy.Targets(subject) {
 		list.Targets = append(list.Targets, targetEntry{TargetInfo: info, Usable: len(unavailable) == 0})
+	}
+	for _, s := range b.hub.services.at(b.name) {
+		if state.policy.MayReach(subject, s.Owner(), s.key.name).Allowed {
+			info := policy.TargetInfo{Name: s.target(), Kind: policy.KindWord(s.kind)}
+			list.Targets = append(list.Targets, targetEntry{TargetInfo: info, Usable: len(unavailable) == 0})
+		}
 	}
 	return list, nil
 }

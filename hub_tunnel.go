@@ -71,6 +71,13 @@ const leastMemory = peerMemory + tunnel.MinSessionMemory
 // newTunnelID returns a public id.
 func newTunnelID() string { return strings.ToLower(rand.Text()[:12]) }
 
+// subject is who the tunnel belongs to, as of now.
+func (t *gatewayTunnel) subject() policy.Subject {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.subjectLocked()
+}
+
 // subjectLocked is who the tunnel's streams are asked for by.
 func (t *gatewayTunnel) subjectLocked() policy.Subject {
 	return policy.Subject{Endpoint: t.endpoint, Identity: t.identity, Groups: t.groups, Anonymous: t.identity == ""}
@@ -153,6 +160,7 @@ func (t *gatewayTunnel) isConnected() bool {
 // release ends what is left of the tunnel and gives back what it counted for.
 func (t *gatewayTunnel) release(peer *rtc.Peer, end tunnel.Error) {
 	t.close(end.Code, end.Text) // nothing new from now on
+	t.forgetServices()
 	session := t.currentSession()
 	if session != nil {
 		session.Close(end.Code, end.Text)
@@ -215,6 +223,7 @@ func (t *gatewayTunnel) recheck(env *environment) {
 			session.SetMaxStreams(s.limits.StreamsPerTunnel)
 		}
 		t.exit.Recheck(s.policy)
+		t.recheckServices(s.policy)
 	}
 }
 
@@ -254,8 +263,18 @@ func (t *gatewayTunnel) renew(c signal.Caller) {
 		t.exit.SetSubject(t.subjectLocked())
 	}
 	t.mu.Unlock()
-	if changed {
-		t.exit.Recheck(t.hub.policyOf(t.endpoint))
+	if !changed {
+		return
+	}
+	p := t.hub.policyOf(t.endpoint)
+	t.exit.Recheck(p)
+	t.recheckServices(p)
+	if len(t.hub.services.of(t)) > 0 { // who may reach them depends on the owner's groups too
+		for _, other := range t.hub.tunnels.all() {
+			if other.endpoint == t.endpoint {
+				other.exit.Recheck(p)
+			}
+		}
 	}
 }
 

@@ -82,6 +82,9 @@ func (r *Remote) provision(ctx caddy.Context, repl *caddy.Replacer) (*remoteSpec
 	if _, err := expandHeader(r.Header); err != nil {
 		return nil, err
 	}
+	if _, err := newServices(r.Expose, nil); err != nil {
+		return nil, err
+	}
 	if r.TLSTrustPool != nil {
 		module, err := ctx.LoadModule(r, "TLSTrustPool")
 		if err != nil {

@@ -27,8 +27,8 @@ func (s *Session) controlLimit() int { return min(controlRoom, s.carrier.MaxMess
 func (s *Session) appendControl(b []byte) (_ []byte, all bool) {
 	if s.d1 {
 		b = s.appendPing1(b)
-	} else {
-		b = s.appendSession2(b)
+	} else if b, all = s.appendOffers(s.appendSession2(b)); !all {
+		return b, false
 	}
 	for {
 		if len(b)+largestControl > s.controlLimit() {
@@ -183,13 +183,18 @@ func (s *Session) number(st *Stream) *Error {
 	defer s.mu.Unlock()
 	if n > s.lastNumber {
 		s.refuseOpensLocked(&Error{Code: framecodec.CodeDraining, Text: "this tunnel has used up its stream numbers"})
+		if !s.client && !s.d1 && !s.draining { // the client makes another tunnel then
+			s.draining = true
+			s.goAway = &framecodec.GoAway{Code: framecodec.CodeDraining}
+			s.wakeLocked(waitRoom)
+		}
 	}
 	if err := s.takesNoneLocked(); err != nil {
 		return err
 	}
 	st.num = n
-	index, _ := s.index(n)
-	s.table.put(index, st)
+	table, index := s.place(n)
+	table.put(index, st)
 	s.recv.highestOwn.Store(n)
 	if s.d1 {
 		s.send.next++
@@ -224,18 +229,39 @@ func (s *Session) refuseOpensLocked(why *Error) {
 	}
 }
 
-// index is the place of a stream's number in the table. ok is false for numbers
-// that no stream can have: 0, and in dialect 2 those of the gateway's side.
-func (s *Session) index(n uint32) (index uint32, ok bool) {
+// place is where a stream's number belongs: in dialect 2 each side's numbers have
+// a table of their own, so that both are dense.
+func (s *Session) place(n uint32) (table *streamTable, index uint32) {
 	switch {
-	case n == 0:
-		return 0, false
 	case s.d1:
-		return n, true
+		return &s.table, n
+	case n&1 == 1:
+		return &s.table, n >> 1
 	default:
-		return n >> 1, n&1 == 1
+		return &s.reverse, n >> 1
 	}
 }
+
+// stream returns the stream with that number, nil if there is none.
+func (s *Session) stream(n uint32) *Stream {
+	table, index := s.place(n)
+	return table.get(index)
+}
+
+// ours reports whether a number of dialect 2 is one that this side gives out.
+func (s *Session) ours(n uint32) bool { return n&1 == 1 == s.client }
+
+// peersTable has the streams that the peer opens.
+func (s *Session) peersTable() *streamTable {
+	if s.client && !s.d1 {
+		return &s.reverse
+	}
+	return &s.table
+}
+
+// allLocked lists the streams that have numbers, the client's first; the caller
+// holds the lock.
+func (s *Session) allLocked(list []*Stream) []*Stream { return s.reverse.all(s.table.all(list)) }
 
 // frameWord is the word of the next control frame.
 func (s *Session) frameWord() uint64 {

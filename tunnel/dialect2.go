@@ -10,6 +10,14 @@ import (
 // streamWindow is the window of a new stream, as our Hello says it.
 const streamWindow = 256 << 10
 
+// offered are the features that we name.
+func (s *Session) offered() uint32 {
+	if s.client && s.cfg.Accept != nil || !s.client && s.cfg.Exposed != nil {
+		return framecodec.FeatureDatagrams | framecodec.FeatureReverse
+	}
+	return framecodec.FeatureDatagrams
+}
+
 // appendSession2 writes the frames of the session itself.
 func (s *Session) appendSession2(b []byte) []byte {
 	if !s.send.hello {
@@ -17,7 +25,7 @@ func (s *Session) appendSession2(b []byte) []byte {
 		b = framecodec.Hello{
 			Version: framecodec.Version, MaxPayload: framecodec.MaxPayload2,
 			StreamWindow: streamWindow, SessionWindow: s.recv.granted.Load(),
-			Features: framecodec.FeatureDatagrams,
+			Features: s.offered(),
 		}.AppendFrame(b, s.frameWord())
 		s.helloDone()
 	}
@@ -132,6 +140,8 @@ func (s *Session) control2(word uint64, payload []byte) *Error {
 		return s.onGoAway(data)
 	case framecodec.MsgClose:
 		return s.onClose2(data)
+	case framecodec.MsgExpose, framecodec.MsgWithdraw, framecodec.MsgExposed:
+		return s.onService(msg, data)
 	default:
 		return Errorf(framecodec.CodeProtocolError, "%s was not agreed upon", msg)
 	}
@@ -147,7 +157,7 @@ func (s *Session) onHello(data []byte) *Error {
 	c.peerMost.Store(m.MaxPayload)
 	c.stream.Store(max(uint64(m.StreamWindow), c.stream.Load()))
 	c.limit.Store(max(m.SessionWindow, c.limit.Load()))
-	s.features.Store(m.Features & framecodec.FeatureDatagrams)
+	s.features.Store(m.Features & s.offered())
 	s.recv.helloSeen.Store(true)
 	s.helloDone()
 	s.EachStream(func(st *Stream) { s.raise(st, c.stream.Load()) })
@@ -242,11 +252,11 @@ func (s *Session) onOpen2(data []byte) *Error {
 		return Errorf(framecodec.CodeProtocolError, "Open: %w", err)
 	}
 	due := s.recv.highest + 2
-	if s.recv.highest == 0 {
+	if s.recv.highest == 0 && !s.client {
 		due = 1
 	}
 	switch {
-	case s.client:
+	case s.client && s.features.Load()&framecodec.FeatureReverse == 0:
 		return Errorf(framecodec.CodeProtocolError, "the gateway opens a stream that was not agreed upon")
 	case m.Conn != due, due < s.recv.highest: // the latter: no number is left
 		return Errorf(framecodec.CodeProtocolError, "Open of number %d out of turn", m.Conn)
@@ -267,18 +277,14 @@ func (s *Session) onOpen2(data []byte) *Error {
 // lookup finds the stream of a number that the peer uses. A nil stream without
 // an error is one that has ended; a number that was never opened is an error.
 func (s *Session) lookup(n uint32) (*Stream, *Error) {
-	index, ok := s.index(n)
-	if !ok {
-		return nil, Errorf(framecodec.CodeProtocolError, "stream %d was never opened", n)
-	}
-	if st := s.table.get(index); st != nil {
+	if st := s.stream(n); st != nil {
 		return st, nil
 	}
 	highest := s.recv.highest
-	if s.client {
+	if s.ours(n) {
 		highest = s.recv.highestOwn.Load()
 	}
-	if n > highest {
+	if n > highest || n == 0 {
 		return nil, Errorf(framecodec.CodeProtocolError, "stream %d was never opened", n)
 	}
 	return nil, nil

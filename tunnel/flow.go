@@ -57,11 +57,7 @@ func (s *Session) awaitFlows(ctx context.Context, t Target) *Error {
 // here is dropped and counted: the carrier keeps no order with the frames that
 // open and end flows.
 func (s *Session) onDatagram(f framecodec.Frame) {
-	index, ok := s.index(f.Conn)
-	var st *Stream
-	if ok {
-		st = s.table.get(index)
-	}
+	st := s.stream(f.Conn)
 	if st == nil {
 		s.stray.Add(1)
 		return

@@ -77,8 +77,8 @@ func (s *Session) forget(st *Stream) {
 		s.stale++
 	}
 	if st.num != 0 {
-		index, _ := s.index(st.num)
-		s.table.remove(index)
+		table, index := s.place(st.num)
+		table.remove(index)
 	}
 }
 
@@ -189,14 +189,14 @@ func (s *Session) register(st *Stream) Code {
 		return s.closing.Code
 	case s.draining:
 		return framecodec.CodeDraining
-	case s.table.n >= s.cfg.MaxStreams, s.stale >= max(s.cfg.MaxStreams, staleLeast):
+	case s.peersTable().n >= s.cfg.MaxStreams, s.stale >= max(s.cfg.MaxStreams, staleLeast):
 		return framecodec.CodeTooManyStreams
 	case s.cfg.Budget.Over():
 		return framecodec.CodeOutOfMemoryBudget
 	}
 	s.countLive(st, 1)
-	index, _ := s.index(st.num)
-	s.table.put(index, st)
+	table, index := s.place(st.num)
+	table.put(index, st)
 	return framecodec.CodeNormal
 }
 

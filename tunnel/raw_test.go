@@ -73,7 +73,7 @@ func rawBeside(t *testing.T, d tunnel.Dialect, role tunnel.Role, change func(*tu
 }
 
 var rawHello = framecodec.Hello{Version: 2, MaxPayload: framecodec.MaxPayload2,
-	StreamWindow: 256 << 10, SessionWindow: 1 << 20}
+	StreamWindow: 256 << 10, SessionWindow: 1 << 20, Features: framecodec.FeatureReverse}
 
 // greet exchanges Hellos.
 func (r *raw) greet() {

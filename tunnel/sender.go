@@ -44,6 +44,9 @@ type sendState struct {
 
 func (x *sendState) init(s *Session) {
 	x.next = 1
+	if !s.client {
+		x.next = 2
+	}
 	x.marks.init()
 	x.credit.init(s)
 }
@@ -139,7 +142,7 @@ func (s *Session) controlWaitsLocked() bool {
 	if !s.maySpeak() {
 		return s.d1 && s.pingDue
 	}
-	return !s.control.empty() || len(s.replies) > 0 || s.pingDue || s.goAway != nil ||
+	return !s.control.empty() || len(s.replies) > 0 || s.pingDue || s.goAway != nil || len(s.services.frames) > 0 ||
 		s.closing != nil && !s.send.closeSent || s.recv.windowDue.Load() ||
 		!s.d1 && !s.send.hello
 }

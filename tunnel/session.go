@@ -37,8 +37,18 @@ type Config struct {
 	Dialect Dialect
 	Role    Role
 	// Accept is called for each stream that the peer opens, also concurrently. It
-	// must return at once; nil refuses all with not_allowed.
+	// must return at once; nil refuses all with not_allowed. At a client the peer
+	// opens streams to services (Session.Expose) only; without Accept none can be
+	// offered.
 	Accept func(*Incoming)
+	// Exposed is asked, at a gateway, for each service that the client offers, and
+	// answers at once: CodeNormal for yes. The text is for people; one beside
+	// CodeNormal says what the service is called here. nil: no services are taken.
+	// The name is what the client wrote.
+	Exposed func(kind Kind, name string) (Code, string)
+	// Withdrawn is told of each service that the client takes back; also of names
+	// that it never offered. Services that are left end with the session.
+	Withdrawn func(name string)
 	// Observer is told of streams and panics; nil for none.
 	Observer Observer
 	// Budget is the tunnel's; nil means one of 64 MiB of its own.
@@ -130,8 +140,9 @@ type Session struct {
 	away  chan struct{} // closed when the peer takes no new streams
 	wg    sync.WaitGroup
 
-	table streamTable
-	live  atomic.Int64 // streams, numbered or not
+	table   streamTable  // of the client's numbers; in dialect 1 of all
+	reverse streamTable  // of the gateway's (dialect 2)
+	live    atomic.Int64 // streams, numbered or not
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -144,9 +155,10 @@ type Session struct {
 	replies     []byte // frames owed to the peer that no stream keeps: Pong, refusals
 	pingDue     bool
 	goAway      *framecodec.GoAway // to be sent
-	closing     *Error             // to be sent, then the end
-	draining    bool               // no new streams from the peer
-	refusing    *Error             // the peer takes no new streams
+	services    services
+	closing     *Error // to be sent, then the end
+	draining    bool   // no new streams from the peer
+	refusing    *Error // the peer takes no new streams
 	ended       bool
 	helloHalf   bool        // one of the two Hellos has passed
 	greeting    *time.Timer // of a client of dialect 1
@@ -336,8 +348,8 @@ func (s *Session) admitOpen(st *Stream, t Target) *Error {
 	if err := s.takesNoneLocked(); err != nil {
 		return err
 	}
-	if !s.client {
-		return Errorf(framecodec.CodeNotAllowed, "a gateway opens no streams")
+	if !s.client && s.features.Load()&framecodec.FeatureReverse == 0 {
+		return Errorf(framecodec.CodeNotAllowed, "the client takes no streams")
 	}
 	s.countLive(st, 1)
 	st.owed |= oweOpen
@@ -405,6 +417,7 @@ func (s *Session) end(err *Error) {
 	s.err = err
 	s.mu.Unlock()
 	clock.remove(s)
+	s.endServices(err)
 	defer close(s.over)
 	close(s.done)
 	for _, st := range s.everyStream() {
@@ -423,7 +436,7 @@ func (s *Session) end(err *Error) {
 func (s *Session) everyStream() []*Stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := s.table.all(nil)
+	list := s.allLocked(nil)
 	for st := s.control.head; st != nil; st = st.controlNext {
 		list = append(list, st)
 	}
@@ -432,17 +445,13 @@ func (s *Session) everyStream() []*Stream {
 
 // Stream returns the stream with that number, or nil.
 func (s *Session) Stream(n uint32) *Stream {
-	index, ok := s.index(n)
-	if !ok {
-		return nil
-	}
-	return s.table.get(index)
+	return s.stream(n)
 }
 
 // Streams returns a snapshot of all numbered streams.
 func (s *Session) Streams() []StreamInfo {
 	s.mu.Lock()
-	list := s.table.all(nil)
+	list := s.allLocked(nil)
 	s.mu.Unlock()
 	infos := make([]StreamInfo, len(list))
 	for i, st := range list {
@@ -454,7 +463,7 @@ func (s *Session) Streams() []StreamInfo {
 // EachStream calls f for every numbered stream, without a lock held.
 func (s *Session) EachStream(f func(*Stream)) {
 	s.mu.Lock()
-	list := s.table.all(nil)
+	list := s.allLocked(nil)
 	s.mu.Unlock()
 	for _, st := range list {
 		f(st)

@@ -90,6 +90,9 @@ func (st *Stream) ID() uint32 {
 	return st.num
 }
 
+// Entry reports whether this side opened the stream.
+func (st *Stream) Entry() bool { return st.entry }
+
 // Target returns what was asked for.
 func (st *Stream) Target() Target { return st.target }
 

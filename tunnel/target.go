@@ -36,9 +36,42 @@ func ValidTargetName(s string) bool {
 	return len(s) <= 255 && s != "socks5" && targetName.MatchString(s)
 }
 
-// ParseTarget reads what users type: a name, tcp/host:port or udp/host:port. A
-// dialect 1 peer that names none uses the empty name, which no user can type.
+// servicePrefix begins the name of a service that a client exposes. No other
+// target's name has a colon.
+const servicePrefix = "client:"
+
+// ServiceTarget is what leads to a service: client:IDENTITY/NAME.
+func ServiceTarget(kind Kind, identity, name string) Target {
+	return Target{Kind: kind, Host: servicePrefix + identity + "/" + name}
+}
+
+// Service returns whose service is meant and its name, if it is one. An identity
+// may hold slashes, a name does not. Nothing is checked.
+func (t Target) Service() (identity, name string, ok bool) {
+	rest, ok := strings.CutPrefix(t.Host, servicePrefix)
+	at := strings.LastIndexByte(rest, '/')
+	if !ok || !t.Named() || at < 0 {
+		return "", "", false
+	}
+	return rest[:at], rest[at+1:], true
+}
+
+func parseService(s string) (Target, error) {
+	t := Target{Kind: KindNamed, Host: s}
+	identity, name, ok := t.Service()
+	if !ok || identity == "" || !ValidServiceName(name) || len(s) > framecodec.MaxHost {
+		return Target{}, Errorf(framecodec.CodeUnknownTarget, "%q: a service that a client exposes is client:IDENTITY/NAME, the name [a-z0-9-]", s)
+	}
+	return t, nil
+}
+
+// ParseTarget reads what users type: a name, client:identity/name, tcp/host:port or
+// udp/host:port. A dialect 1 peer that names none uses the empty name, which no
+// user can type.
 func ParseTarget(s string) (Target, error) {
+	if strings.HasPrefix(s, servicePrefix) {
+		return parseService(s)
+	}
 	network, rest, isAddress := strings.Cut(s, "/")
 	if !isAddress {
 		if !ValidTargetName(s) {

@@ -25,6 +25,22 @@ func stuck(cfg *tunnel.Config) {
 	cfg.Accept = func(in *tunnel.Incoming) { _ = in.Attach(stuckEnd{}, "") }
 }
 
+// forward takes no streams of the gateway.
+func forward(cfg *tunnel.Config) { cfg.Accept = nil }
+
+// reversible lets the gateway open streams; the raw peer names the feature too.
+func reversible(cfg *tunnel.Config) {
+	accept := cfg.Accept
+	cfg.Accept = func(in *tunnel.Incoming) {
+		if accept != nil {
+			accept(in)
+			return
+		}
+		in.Refuse(framecodec.CodeUnknownTarget, "")
+	}
+	cfg.Exposed = func(tunnel.Kind, string) (tunnel.Code, string) { return 0, "" }
+}
+
 func header(conn uint32, word uint64, length uint32) []byte {
 	b := make([]byte, framecodec.HeaderSize)
 	framecodec.PutHeader(b, conn, word, 0)
@@ -112,8 +128,24 @@ var violations = []violation{
 	{name: "Reset of a stream that was never opened", act: func(r *raw) { r.send(framecodec.Reset{Conn: 5}) }},
 	{name: "Finish of a stream that was never opened", act: func(r *raw) { r.send(framecodec.Finish{Conn: 5}) }},
 	{name: "Opened of a stream that was never opened", act: func(r *raw) { r.send(framecodec.Opened{Conn: 5}) }},
-	{name: "gateway opens a stream", client: true, act: func(r *raw) { r.send(framecodec.Open{Conn: 2, Kind: 1}) }},
+	{name: "gateway opens a stream", client: true, change: forward, act: func(r *raw) { r.send(framecodec.Open{Conn: 2, Kind: 1}) }},
 	{name: "gateway opens a stream of the client's", client: true, act: func(r *raw) { r.send(framecodec.Open{Conn: 5, Kind: 1}) }},
+
+	// Services.
+	{name: "Withdraw that was not agreed upon", act: func(r *raw) { r.send(framecodec.Withdraw{Name: []byte("x")}) }},
+	{name: "Exposed that was not agreed upon", client: true, change: forward, act: func(r *raw) { r.send(framecodec.Exposed{Name: []byte("x")}) }},
+	{name: "Exposed from a client", change: reversible, act: func(r *raw) { r.send(framecodec.Exposed{Name: []byte("x")}) }},
+	{name: "Expose from a gateway", client: true, change: reversible, act: func(r *raw) { r.send(framecodec.Expose{Kind: 1, Name: []byte("x")}) }},
+	{name: "Expose cut short", change: reversible, act: func(r *raw) { r.sendPayload(payload(411, 1, 0, 2, 'x')) }},
+	{name: "Withdraw cut short", change: reversible, act: func(r *raw) { r.sendPayload(payload(412, 0, 2, 'x')) }},
+	{name: "Exposed cut short", client: true, change: reversible, act: func(r *raw) { r.sendPayload(payload(413, 0)) }},
+	{name: "the gateway's first number is not 2", client: true, change: reversible, act: func(r *raw) { r.send(framecodec.Open{Conn: 4, Kind: 1}) }},
+	{name: "a number of the gateway's skips", client: true, change: reversible, act: func(r *raw) {
+		r.send(framecodec.Open{Conn: 2, Kind: 1})
+		r.send(framecodec.Open{Conn: 6, Kind: 1})
+	}},
+	{name: "odd number from a gateway", client: true, change: reversible, act: func(r *raw) { r.send(framecodec.Open{Conn: 1, Kind: 1}) }},
+	{name: "data of a stream that no gateway opened", client: true, change: reversible, act: func(r *raw) { r.data(2, []byte("x")) }},
 
 	// Credit.
 	{name: "session credit taken back", act: func(r *raw) { r.send(framecodec.Window{Limit: 1<<20 - 1}) }},

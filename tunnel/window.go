@@ -201,7 +201,7 @@ func (s *Session) tickClosing(at time.Duration, closing *Error) {
 func (s *Session) scanStreams() []*Stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.scan = s.table.all(s.scan[:0])
+	s.scan = s.allLocked(s.scan[:0])
 	return s.scan
 }
 

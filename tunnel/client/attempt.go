@@ -107,7 +107,8 @@ func (c Config) dial(ctx context.Context) (*Tunnel, error) {
 		t, err := c.dialURL(ctx, u)
 		if err == nil {
 			c.Connected(t, time.Since(began))
-			go t.end() //nolint:contextcheck // lives as long as the tunnel, not as the attempt; begins behind Connected, so that Ended is told after it
+			t.publish() //nolint:contextcheck // as the tunnel's end
+			go t.end()  //nolint:contextcheck // lives as long as the tunnel, not as the attempt; begins behind Connected, so that Ended is told after it
 			return t, nil
 		}
 		c.Failed(err, time.Since(began))

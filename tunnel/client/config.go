@@ -70,6 +70,13 @@ type Config struct {
 	WriteTimeout, IdleTimeout time.Duration
 	// UDPIdleTimeout is FlowIdleTimeout of tunnel.Config.
 	UDPIdleTimeout time.Duration
+	// Services are offered to the gateway in each tunnel; with some, a Remote is
+	// Eager. Serve makes what answers the streams that the gateway opens, for each
+	// tunnel anew, and is needed then. Published is told what becomes of each offer,
+	// behind Connected; it must not block. nil: nobody.
+	Services  []Service
+	Serve     func() Server
+	Published func(*Tunnel, Publication)
 	// Budget is the parent of each tunnel's; nil: none.
 	Budget *tunnel.Budget
 	// TunnelMemory bounds what waits in the streams of one tunnel, in bytes. 0:
@@ -112,6 +119,12 @@ func (c Config) Validate() error {
 	if c.Dialect > tunnel.Dialect2 {
 		return fmt.Errorf("there is no dialect %d: use 2, or 1 for a peer of the reference system", c.Dialect)
 	}
+	if len(c.Services) > 0 && c.Serve == nil {
+		return errors.New("services need Serve, which answers their streams")
+	}
+	if err := c.validateServices(); err != nil {
+		return err
+	}
 	if c.Target != "" && !tunnel.ValidTargetName(c.Target) {
 		return fmt.Errorf("%q is no target's name ([a-z0-9][a-z0-9_.-]*)", c.Target)
 	}
@@ -145,6 +158,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Failed == nil {
 		c.Failed = func(error, time.Duration) {}
+	}
+	if c.Published == nil {
+		c.Published = func(*Tunnel, Publication) {}
+	}
+	if len(c.Services) > 0 {
+		c.Connect = Eager
 	}
 	if c.released == nil {
 		c.released = func(*Tunnel) {}

@@ -93,6 +93,10 @@ func (t *Tunnel) release(err *tunnel.Error) {
 		default:
 		}
 	}
+	if session != nil && t.services.server != nil {
+		t.services.server.Close()
+		t.services.server.Wait()
+	}
 	if t.stop != nil {
 		t.stop()
 	}

@@ -357,13 +357,16 @@ func (r *Remote) Err() error {
 	return r.lastErr
 }
 
-// Drain takes no new streams and returns when none is left or ctx is over; then
+// Drain takes no new streams, withdraws services, and returns when none is left or ctx is over; then
 // call Close.
 func (r *Remote) Drain(ctx context.Context) error {
 	r.mu.Lock()
 	r.draining = true
 	r.changeLocked()
 	r.mu.Unlock()
+	for _, t := range r.Tunnels() {
+		t.Withdraw()
+	}
 	ticker := time.NewTicker(drainCheck)
 	defer ticker.Stop()
 	for r.streams() > 0 {

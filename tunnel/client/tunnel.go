@@ -31,6 +31,7 @@ type Tunnel struct {
 	channels atomic.Int32 // for streams, that were opened
 	asked    atomic.Bool  // a channel for datagrams, which is not open yet
 	pathUp   atomic.Bool
+	services publication
 
 	stop      context.CancelFunc // of the signalling goroutine
 	wg        sync.WaitGroup     // signal, and the peer's end where it need not be waited for
@@ -66,6 +67,7 @@ func (c Config) newTunnel(a *attempt, url string) (*Tunnel, error) {
 		disturbed: make(chan struct{}, 1), found: make(chan struct{}, 1),
 		closing: make(chan struct{}),
 		done:    make(chan struct{}), told: make(chan struct{}), gone: make(chan struct{}),
+		services: publication{withdraw: make(chan struct{})},
 	}, nil
 }
 
@@ -173,11 +175,16 @@ func (t *Tunnel) adopt(a *attempt, c *rtc.Channel) {
 		return
 	}
 	a.reach(c.Peer(), StepHello)
-	t.sessions <- tunnel.NewSession(c, tunnel.Config{
+	cfg := tunnel.Config{
 		Dialect: t.cfg.Dialect, Role: tunnel.RoleClient, Observer: t.cfg.Observer,
 		Budget:       tunnel.NewBudget(t.cfg.Budget, t.cfg.TunnelMemory),
 		WriteTimeout: t.cfg.WriteTimeout, IdleTimeout: t.cfg.IdleTimeout, FlowIdleTimeout: t.cfg.UDPIdleTimeout,
-	})
+	}
+	if len(t.cfg.Services) > 0 {
+		t.services.server = t.cfg.Serve()
+		cfg.Accept = t.services.server.Accept
+	}
+	t.sessions <- tunnel.NewSession(c, cfg)
 }
 
 // token puts a token into a channel that has room for one.

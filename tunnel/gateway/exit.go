@@ -47,6 +47,9 @@ type ExitConfig struct {
 	// Timeouts are asked for with every open, since a reload changes them; nil: the
 	// defaults.
 	Timeouts func() Timeouts
+	// Service finds what a client of the same endpoint exposes; nil, or a nil result:
+	// there is none. It is called for every open of one and must be cheap.
+	Service func(identity, name string) Service
 	// DefaultTarget is what streams without a target of their own go to, before
 	// that of the policy (?target= of the offer).
 	DefaultTarget string

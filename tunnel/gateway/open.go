@@ -16,27 +16,16 @@ import (
 func (e *Exit) Accept(in *tunnel.Incoming) {
 	t := e.target(in.Target())
 	v := e.view()
+	if identity, name, ok := t.Service(); ok {
+		e.acceptService(in, v, identity, name)
+		return
+	}
 	if d := v.policy.Decide(*v.subject, t); !d.Allowed {
 		e.denied(d, t)
 		in.Refuse(d.Code, policy.ClientText(d.Code))
 		return
 	}
-	ctx, cancel, done, err := e.begin()
-	if err != nil {
-		e.refuse(in, err)
-		return
-	}
-	e.mu.Lock()
-	e.session = in.Stream().Session()
-	e.mu.Unlock()
-	in.OnCancel(cancel)
-	go func() {
-		defer done()
-		e.guard(
-			func() { e.open(ctx, in, t, v) },
-			func() { in.Stream().Session().Close(framecodec.CodeInternal, "opening a stream failed") },
-		)
-	}()
+	e.start(in, func(ctx context.Context) { e.open(ctx, in, t, v) })
 }
 
 // open dials and answers.
@@ -99,6 +88,26 @@ func (e *Exit) refuse(in *tunnel.Incoming, err error) {
 	in.Refuse(code, policy.ClientText(code))
 }
 
+// start makes place for the open, or refuses it, and has f serve it.
+func (e *Exit) start(in *tunnel.Incoming, f func(ctx context.Context)) {
+	ctx, cancel, done, err := e.begin()
+	if err != nil {
+		e.refuse(in, err)
+		return
+	}
+	e.mu.Lock()
+	e.session = in.Stream().Session()
+	e.mu.Unlock()
+	in.OnCancel(cancel)
+	go func() {
+		defer done()
+		e.guard(
+			func() { f(ctx) },
+			func() { in.Stream().Session().Close(framecodec.CodeInternal, "opening a stream failed") },
+		)
+	}()
+}
+
 // Recheck ends the running streams and raw channels that p refuses, with
 // policy_changed, and returns how many those were. What is still being opened
 // looks at the newest policy and subject itself, once it is open.
@@ -124,12 +133,16 @@ func (e *Exit) Recheck(p *policy.Policy) int {
 
 // recheck ends a stream if p refuses what it is connected to.
 func (e *Exit) recheck(st *tunnel.Stream, p *policy.Policy) bool {
-	at, ok := st.Tag().(*policy.Address)
-	if !ok {
-		return false // not open yet
+	t, subject := e.target(st.Target()), *e.subject.Load()
+	var d policy.Decision
+	switch tag := st.Tag().(type) {
+	case *policy.Address:
+		d = p.CheckAddress(subject, t, *tag)
+	case *reached:
+		d = p.MayReach(subject, tag.owner(), tag.name)
+	default:
+		return false // not open yet, or opened by us
 	}
-	t := e.target(st.Target())
-	d := p.CheckAddress(*e.subject.Load(), t, *at)
 	if d.Allowed {
 		return false
 	}

@@ -94,7 +94,7 @@ func (p *Policy) planNamed(s Subject, asked tunnel.Target) ([]step, Decision) {
 	case !t.audience.admits(s):
 		return nil, p.deny(t.ref, "the target is for other users or groups")
 	case t.kind != asked.Kind:
-		return nil, p.unknown("the target %q is a %s target, and the peer asks for a %s", name, t.info.Kind, kindWord(asked.Kind))
+		return nil, p.unknown("the target %q is a %s target, and the peer asks for a %s", name, t.info.Kind, KindWord(asked.Kind))
 	default:
 		return t.steps, p.allow(t.ref, "named target")
 	}

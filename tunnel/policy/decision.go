@@ -11,7 +11,8 @@ import (
 // of the built-in refusals.
 type RuleRef struct {
 	Endpoint string `json:"endpoint"`
-	// List is targets or dynamic.rules; for what is built in: dynamic (no rule
+	// List is targets, dynamic.rules or expose.rules; for what is built in: expose (no
+	// rule allows it), dynamic (no rule
 	// allows it), targets (no such target), host (not a host), resolve,
 	// addresses.CLASS or addresses.forbidden.
 	List     string `json:"list"`

@@ -43,6 +43,8 @@ type Config struct {
 	Targets  []NamedTarget
 	// Dynamic lets clients name hosts; nil: they cannot.
 	Dynamic *Dynamic
+	// Expose says who may publish services, and who may reach them; empty: nobody.
+	Expose []ExposeRule
 	// DefaultTarget is the named target of peers that name none (dialect 1).
 	DefaultTarget string
 	// Forbidden returns what is never reached. It is called for every check, must
@@ -70,6 +72,7 @@ type Policy struct {
 	order         []*namedTarget
 	dynamic       bool
 	rules         []rule
+	expose        []exposeRule
 	defaultTarget string
 	forbidden     func() []Listener
 	hostAddresses func() []netip.Addr
@@ -90,7 +93,7 @@ func New(cfg Config) (*Policy, error) {
 	if p.hostAddresses == nil {
 		p.hostAddresses = HostAddresses
 	}
-	problems := p.addTargets(cfg.Targets)
+	problems := append(p.addTargets(cfg.Targets), p.addExpose(cfg.Expose)...)
 	if cfg.Dynamic != nil {
 		p.dynamic = true
 		problems = append(problems, p.addRules(cfg.Dynamic.Rules)...)

@@ -25,8 +25,11 @@ func newAudience(users, groups []string) (audience, error) {
 	return audience{slices.Clone(users), slices.Clone(groups)}, nil
 }
 
+// empty: nobody was named, which means everybody.
+func (a audience) empty() bool { return len(a.users) == 0 && len(a.groups) == 0 }
+
 func (a audience) admits(s Subject) bool {
-	if len(a.users) == 0 && len(a.groups) == 0 {
+	if a.empty() {
 		return true
 	}
 	if s.Anonymous || s.Identity == "" {

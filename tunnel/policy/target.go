@@ -60,12 +60,12 @@ func parseTarget(in NamedTarget, ref RuleRef) (*namedTarget, error) {
 			return nil, fmt.Errorf("address %q: %w", text, err)
 		}
 		if i > 0 && kind != t.kind {
-			return nil, fmt.Errorf("address %q is for a %s target, %q is for a %s target: make two targets of them", text, kindWord(kind), in.Addresses[0], kindWord(t.kind))
+			return nil, fmt.Errorf("address %q is for a %s target, %q is for a %s target: make two targets of them", text, KindWord(kind), in.Addresses[0], KindWord(t.kind))
 		}
 		t.kind = kind
 		t.steps = append(t.steps, steps...)
 	}
-	t.info.Kind = kindWord(t.kind)
+	t.info.Kind = KindWord(t.kind)
 	for i := range t.steps {
 		t.steps[i].grant = grant{by: &t.ref, exact: t.steps[i].name == "", private: true}
 	}
@@ -74,8 +74,8 @@ func parseTarget(in NamedTarget, ref RuleRef) (*namedTarget, error) {
 	return t, err
 }
 
-// kindWord tells streams from flows, for people and in target lists.
-func kindWord(k tunnel.Kind) string {
+// KindWord tells streams from flows, for people and in target lists.
+func KindWord(k tunnel.Kind) string {
 	if isFlow(k) {
 		return "datagram"
 	}
