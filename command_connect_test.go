@@ -22,3 +22,48 @@ func TestCommandWrongPath(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestCommandExposeFlags: what cannot be published is said before anything is
+// connected.
+func TestCommandExposeFlags(t *testing.T) {
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no address":         {[]string{"--expose", "sshd"}, "want NAME=ADDRESS"},
+		"an empty address":   {[]string{"--expose", "sshd="}, "want NAME=ADDRESS"},
+		"no network":         {[]string{"--expose", "sshd=127.0.0.1:22"}, "write it as tcp/host:port"},
+		"a wrong name":       {[]string{"--expose", "SSH=tcp/127.0.0.1:22"}, "a service's name is [a-z0-9-]"},
+		"a name beyond DNS":  {[]string{"--expose", "a.b=tcp/127.0.0.1:22"}, "a service's name is [a-z0-9-]"},
+		"twice":              {[]string{"--expose", "a=tcp/127.0.0.1:22", "--expose", "a=tcp/127.0.0.1:23"}, "there twice"},
+		"with --stdio":       {[]string{"--target", "x", "--stdio", "--expose", "a=tcp/127.0.0.1:22"}, "neither --listen, --forward nor --expose"},
+		"in dialect 1":       {[]string{"--dialect", "1", "--expose", "a=tcp/127.0.0.1:22"}, "dialect 1 has no services"},
+		"a listener's own":   {[]string{"--expose", "a=tcp/0.0.0.0:22"}, "write 127.0.0.1 for this host"},
+		"nothing to publish": {nil, "--forward, or --expose"},
+	} {
+		c := start(t, nil, append([]string{"connect", "--url", "https://127.0.0.1:1/tunnel"}, test.args...)...)
+		if err := c.wait(t); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}
+
+// TestCommandExposeRefused: a gateway without services is said once, and ends the
+// command with --once.
+func TestCommandExposeRefused(t *testing.T) {
+	g := commandGateway(t)
+	args := []string{"connect", "--url", g.URL(), "--token-file", secretFile(t, "alice"), "--expose", "sshd=tcp/127.0.0.1:22"}
+	c := start(t, nil, append(args, "--once")...)
+	if err := c.wait(t); tunnel.CodeOf(err) != framecodec.CodeNotAllowed || !strings.Contains(err.Error(), "publishing sshd") {
+		t.Errorf("with --once: %v", err)
+	}
+	c = start(t, nil, args...)
+	c.says(t, "the gateway's endpoint needs an expose block")
+	c.cancel()
+	if err := c.wait(t); err != nil {
+		t.Error(err)
+	}
+	if said := strings.Count(c.err.String(), "is not published"); said != 1 {
+		t.Errorf("said %d times:\n%s", said, c.err.String())
+	}
+}

@@ -135,7 +135,7 @@ func (h *hub) tunnelClosed(t *gatewayTunnel, session *tunnel.Session, end tunnel
 func (t *gatewayTunnel) streamDenied(d policy.Decision, target tunnel.Target) {
 	processMetrics.policyDenials.WithLabelValues(ruleLabel(d)).Inc()
 	t.hub.warnClient(t.endpoint, "stream denied", append(t.fields(),
-		zap.String("target", safeTarget(target)), zap.Stringer("code", d.Code), zap.String("reason", d.Reason))...)
+		zap.String("target", safeTarget(target)), zap.Stringer("code", d.Code), zap.String("rule", d.Rule.Describe()), zap.String("reason", d.Reason))...)
 	data := t.eventData()
 	data["target"], data["code"] = safeTarget(target), d.Code.String()
 	t.hub.emit(eventStreamDenied, data)

@@ -211,7 +211,8 @@ func (t *gatewayTunnel) forgetServices() {
 func (t *gatewayTunnel) serviceDenied(d policy.Decision, name string) {
 	processMetrics.policyDenials.WithLabelValues(ruleLabel(d)).Inc()
 	t.hub.warnClient(t.endpoint, "service denied", append(t.fields(),
-		zap.String("service", framecodec.SafeText([]byte(name))), zap.Stringer("code", d.Code), zap.String("reason", d.Reason))...)
+		zap.String("service", framecodec.SafeText([]byte(name))), zap.Stringer("code", d.Code),
+		zap.String("rule", d.Rule.Describe()), zap.String("reason", d.Reason))...)
 }
 
 // service finds what a client of the same endpoint exposes.

@@ -139,7 +139,7 @@ func (t *remoteTunnel) setPublished(pub client.Publication) {
 func (t *remoteTunnel) notPublished() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var list []string
+	list := make([]string, 0, len(t.unpublished))
 	for _, name := range slices.Sorted(maps.Keys(t.unpublished)) {
 		list = append(list, name+" ("+tunnel.CodeOf(t.unpublished[name]).String()+")")
 	}

@@ -7,12 +7,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/client"
 )
 
 // bobsService is what the remote of bob exposes.
@@ -37,8 +39,6 @@ func remoteOf(user string, services ...string) string {
 	}
 	return "remote " + user + "s " + siteURL + " {\nheader X-User " + user + "\n" + lines + "}\n"
 }
-
-func user(name string) http.Header { return http.Header{"X-User": {name}} }
 
 // targetsOf lists the names that a user's target list has.
 func targetsOf(t *testing.T, name string) []string {
@@ -120,7 +120,7 @@ func TestReverse(t *testing.T) {
 	if err := bulk(conn, 20<<20); err != nil {
 		t.Error(err)
 	}
-	before := logs.len()
+	before := len(logged(t))
 	for name, header := range map[string]http.Header{"mallory": user("mallory"), "bob himself": user("bob")} {
 		p := connect(t, siteURL, header)
 		_, err := p.open(bobsService)
@@ -132,7 +132,7 @@ func TestReverse(t *testing.T) {
 		}
 	}
 	eventually(t, func() error {
-		if text := logs.since(before); !strings.Contains(text, "expose.rules[0]") && !strings.Contains(text, "the service is for other users") {
+		if text := logged(t)[before:]; !strings.Contains(text, ": expose.rules[0] (allow sshd app)") {
 			return fmt.Errorf("the log does not name the rule: %s", text)
 		}
 		return nil
@@ -144,6 +144,16 @@ func TestReverse(t *testing.T) {
 			t.Errorf("%s: %v", target, err)
 		}
 	}
+}
+
+// logged returns what Caddy has logged so far.
+func logged(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // bulk sends n bytes and wants them back.
@@ -178,9 +188,9 @@ func TestReverseComesAndGoes(t *testing.T) {
 	if err := pingPong(conn); err != nil {
 		t.Fatal(err)
 	}
-	second := connect(t, siteURL, user("bob")) // the name is taken: refused, not replaced
-	if _, err := exposeOf(t, second, "sshd"); tunnel.CodeOf(err) != framecodec.CodeConflict && tunnel.CodeOf(err) != framecodec.CodeNotAllowed {
-		t.Errorf("a second one: %v", err)
+	second := exposer(t, "bob", "sshd") // the name is taken: refused, not replaced
+	if code := tunnel.CodeOf((<-second).Err); code != framecodec.CodeConflict {
+		t.Errorf("a second one: %v", code)
 	}
 	for _, one := range tunnels(t, "gateway") {
 		if one.Identity == "bob" {
@@ -201,11 +211,27 @@ func TestReverseComesAndGoes(t *testing.T) {
 	})
 }
 
-func exposeOf(t *testing.T, p *peer, name string) (*tunnel.Service, error) {
+// refusing serves no stream.
+type refusing struct{}
+
+func (refusing) Accept(in *tunnel.Incoming) { in.Refuse(framecodec.CodeRefused, "") }
+func (refusing) Close()                     {}
+func (refusing) Wait()                      {}
+
+// exposer is a client of its own that exposes a service, and what becomes of that.
+func exposer(t *testing.T, name, service string) <-chan client.Publication {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), long)
-	defer cancel()
-	return p.session.Expose(ctx, tunnel.KindNamed, name)
+	published := make(chan client.Publication, 64)
+	p, err := client.Dial(t.Context(), client.Config{
+		URLs: []string{siteURL}, Header: func(context.Context) (http.Header, error) { return user(name), nil },
+		Services: []client.Service{{Name: service}}, Serve: func() client.Server { return refusing{} },
+		Published: func(_ *client.Tunnel, p client.Publication) { published <- p },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return published
 }
 
 // TestReverseReload: what the new rules no longer let anybody publish or reach
@@ -276,7 +302,7 @@ func TestReverseRefusals(t *testing.T) {
 	rule := "allow sshd {\nusers bob\n}"
 	for name, test := range map[string]struct{ caddyfile, want string }{
 		"no endpoint exposes": {global("", "\tlayer4 {\n"+entry1+" {\nroute {\nwebrtc_tunnel local "+bobsService+"\n}\n}\n}\n") + site(""), "no endpoint of this Caddy has an expose block"},
-		"another endpoint":    {exposing(rule, "", "webrtc_tunnel local "+bobsService+" {\nendpoint nosuch\n}"), `no endpoint "nosuch" with an expose block`},
+		"another endpoint":    {exposing(rule, "", "webrtc_tunnel local "+bobsService+" {\nendpoint nosuch\n}"), `nosuch\" with an expose block`},
 		"no service":          {exposing(rule, "", "webrtc_tunnel local ssh"), "give client:IDENTITY/NAME"},
 		"SOCKS":               {exposing(rule, "", "webrtc_tunnel local socks5"), "give client:IDENTITY/NAME"},
 		"endpoint elsewhere":  {exposing(rule, remoteOf("bob"), "webrtc_tunnel bobs ssh {\nendpoint gw\n}"), "endpoint belongs to the remote local"},

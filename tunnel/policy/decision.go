@@ -30,9 +30,13 @@ func (r RuleRef) String() string {
 	return fmt.Sprintf("%s[%d]", r.List, r.Index)
 }
 
-// describe is for errors at load.
-func (r RuleRef) describe() string {
-	text := fmt.Sprintf("%s (%s)", r, r.Text)
+// Describe names the rule with its text and its place in the Caddyfile, for logs and
+// errors at load.
+func (r RuleRef) Describe() string {
+	text := r.String()
+	if r.Text != "" {
+		text += " (" + r.Text + ")"
+	}
 	if r.Position != "" {
 		text = r.Position + ": " + text
 	}

@@ -41,7 +41,7 @@ func (p *Policy) addExpose(rules []ExposeRule) (problems []error) {
 		ref := RuleRef{Endpoint: p.endpoint, List: "expose.rules", Index: i, Text: "allow " + strings.Join(in.Names, " "), Position: in.Position}
 		r, err := parseExpose(in)
 		if err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", ref.describe(), err))
+			problems = append(problems, fmt.Errorf("%s: %w", ref.Describe(), err))
 			continue
 		}
 		r.ref = ref

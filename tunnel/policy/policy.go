@@ -117,7 +117,7 @@ func (p *Policy) addTargets(targets []NamedTarget) (problems []error) {
 			err = errors.New("there is a target of this name already: join their addresses or rename one")
 		}
 		if err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", ref.describe(), err))
+			problems = append(problems, fmt.Errorf("%s: %w", ref.Describe(), err))
 			continue
 		}
 		t.info.Default = in.Name == p.defaultTarget
@@ -144,7 +144,7 @@ func (p *Policy) addRules(rules []Rule) (problems []error) {
 		ref := RuleRef{Endpoint: p.endpoint, List: "dynamic.rules", Index: i, Text: ruleText(in), Position: in.Position}
 		r, err := parseRule(in)
 		if err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", ref.describe(), err))
+			problems = append(problems, fmt.Errorf("%s: %w", ref.Describe(), err))
 			continue
 		}
 		r.ref = ref

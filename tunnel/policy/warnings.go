@@ -27,11 +27,11 @@ func (p *Policy) Warnings() []string {
 			continue
 		}
 		if isLocalhost(r.name) {
-			out = append(out, fmt.Sprintf("%s: a name never leads to loopback; write %s/127.0.0.1 with the same ports", r.ref.describe(), transport(isFlow(r.kind))))
+			out = append(out, fmt.Sprintf("%s: a name never leads to loopback; write %s/127.0.0.1 with the same ports", r.ref.Describe(), transport(isFlow(r.kind))))
 		}
 		for _, s := range surprising {
 			if r.covers(s.addr) && r.prefix.Bits() < s.bits {
-				out = append(out, fmt.Sprintf("%s: an address rule opens all that it covers, here %s addresses too; * stands for names and public addresses only", r.ref.describe(), s.what))
+				out = append(out, fmt.Sprintf("%s: an address rule opens all that it covers, here %s addresses too; * stands for names and public addresses only", r.ref.Describe(), s.what))
 				break
 			}
 		}
