@@ -11,6 +11,8 @@
 //	layer4.handlers.webrtc_tunnel  entry: a connection to a stream       entry.go
 //	admin.api.webrtc_tunnel        tunnels, explain, health              admin.go
 //	caddy webrtc-tunnel            command                               command.go
+//	http.reverse_proxy.transport.webrtc_tunnel
+//	                               requests of reverse_proxy             transport.go
 //
 // Where state lives. What outlives a configuration is in the hub (hub.go), one
 // for each listen address, in a caddy.UsagePool: the UDP socket, the tunnels,
@@ -26,7 +28,7 @@
 // those that their packages describe.
 //
 // Lock order: hub.mu, then remoteTable.mu. gatewayTunnel.mu, tunnelTable.mu,
-// identities.mu, handshakes.mu, traffic.mu, packets.mu, warnings.mu and
+// identities.mu, handshakes.mu, serviceTable.mu, traffic.mu, packets.mu, warnings.mu and
 // eventQueue.mu are leaves, but traffic.mu, which may be taken under
 // gatewayTunnel.mu. No lock is held during a log line, an event, I/O, or a call
 // into a session, a peer connection or an exit, but the start of a session
@@ -43,6 +45,7 @@ func init() {
 	caddy.RegisterModule(new(Endpoint))
 	caddy.RegisterModule(new(Entry))
 	caddy.RegisterModule(new(Admin))
+	caddy.RegisterModule(new(ProxyTransport))
 	httpcaddyfile.RegisterGlobalOption(appName, parseGlobalOption)
 	httpcaddyfile.RegisterDirective(appName, parseDirective)
 	// Behind authentication, before everything else that responds.

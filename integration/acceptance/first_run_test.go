@@ -157,6 +157,7 @@ func TestMustShow1Commands(t *testing.T) {
 	check(t, err)
 	for _, want := range []string{
 		"webrtc_tunnel", "http.handlers.webrtc_tunnel", "layer4.handlers.webrtc_tunnel", "admin.api.webrtc_tunnel",
+		"http.reverse_proxy.transport.webrtc_tunnel",
 	} {
 		if !strings.Contains(modules, "\n"+want+"\n") {
 			t.Errorf("list-modules does not show %s", want)

@@ -2,13 +2,22 @@ package acceptance
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/net/websocket"
 
 	"github.com/culvertgate/culvert/internal/testkit"
 )
@@ -143,4 +152,97 @@ func TestPublishedBehindNAT(t *testing.T) {
 	if text := string(must[[]byte](t)(list.Output())); strings.Contains(text, "client:bob/sshd") {
 		t.Errorf("alice's targets behind the publisher's end:\n%s", text)
 	}
+}
+
+// TestWebBehindNAT: a web server behind NAT is served by the gateway's reverse_proxy:
+// requests over streams that are used again, a WebSocket, a large download, and a
+// health check that turns it off and on.
+func TestWebBehindNAT(t *testing.T) {
+	const size, requests = 100 << 20, 1000
+	w := startNATWorld(t, `		expose {
+			allow web {
+				users bob
+			}
+		}`, "", `http://127.0.0.1:8081 {
+	reverse_proxy shop:80 {
+		health_uri /health
+		health_interval 200ms
+		transport webrtc_tunnel local client:bob/web
+	}
+}`)
+	var healthy atomic.Bool
+	healthy.Store(true)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) { fmt.Fprintf(rw, "hello from %s", r.URL.Path) })
+	mux.HandleFunc("/health", func(rw http.ResponseWriter, _ *http.Request) {
+		if !healthy.Load() {
+			rw.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	mux.HandleFunc("/download", func(rw http.ResponseWriter, _ *http.Request) {
+		_, _ = io.Copy(rw, io.LimitReader(rand.NewChaCha8([32]byte{7}), size))
+	})
+	mux.Handle("/socket", websocket.Handler(func(c *websocket.Conn) { _, _ = io.Copy(c, c) }))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: patience}
+	listener := must[net.Listener](t)(w.inside.Listen("tcp", "127.0.0.1:0"))
+	served := make(chan struct{})
+	go func() { defer close(served); _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close(); <-served })
+	w.publish(t, "web=tcp/"+listener.Addr().String())
+
+	client := &http.Client{Timeout: 4 * patience, Transport: &http.Transport{DialContext: w.outside.DialContext}}
+	t.Cleanup(client.CloseIdleConnections)
+	get := func(path string) (int, string, error) {
+		res, err := client.Get("http://127.0.0.1:8081" + path)
+		if err != nil {
+			return 0, "", err
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		return res.StatusCode, string(body), err
+	}
+	answers := func(want int) {
+		t.Helper()
+		testkit.Eventually(t, patience, func() error {
+			if status, body, err := get("/page"); err != nil || status != want {
+				return fmt.Errorf("%d %q %w", status, body, err)
+			}
+			return nil
+		})
+	}
+	answers(http.StatusOK)
+	for range requests {
+		if status, body, err := get("/page"); err != nil || status != http.StatusOK || body != "hello from /page" {
+			t.Fatalf("%d %q %v", status, body, err)
+		}
+	}
+	streams := 0
+	for _, one := range tunnelsOf(t, w.gateway) {
+		streams += one.Streams
+	}
+	if streams < 1 || streams > 8 {
+		t.Errorf("%d streams behind %d requests one after the other", streams, requests)
+	}
+	res := must[*http.Response](t)(client.Get("http://127.0.0.1:8081/download"))
+	hash, want := sha256.New(), sha256.New()
+	n, err := io.Copy(hash, res.Body)
+	_, _ = io.Copy(want, io.LimitReader(rand.NewChaCha8([32]byte{7}), size))
+	check(t, err, res.Body.Close())
+	if n != size || string(hash.Sum(nil)) != string(want.Sum(nil)) {
+		t.Errorf("%d of %d bytes came, or others", n, size)
+	}
+	conn := must[net.Conn](t)(w.outside.DialContext(t.Context(), "tcp", "127.0.0.1:8081"))
+	socket := must[*websocket.Conn](t)(websocket.NewClient(must[*websocket.Config](t)(websocket.NewConfig("ws://127.0.0.1:8081/socket", "http://127.0.0.1:8081")), conn))
+	for i := range 100 {
+		var got string
+		check(t, websocket.Message.Send(socket, strconv.Itoa(i)), websocket.Message.Receive(socket, &got))
+		if got != strconv.Itoa(i) {
+			t.Fatalf("message %d came back as %q", i, got)
+		}
+	}
+	check(t, socket.Close())
+	healthy.Store(false)
+	answers(http.StatusServiceUnavailable)
+	healthy.Store(true)
+	answers(http.StatusOK)
 }
