@@ -42,6 +42,9 @@ func (a *Admin) Routes() []caddy.AdminRoute {
 		route("/tunnels", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.list, http.MethodDelete: a.closeSome}),
 		route("/tunnels/{id}", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.show, http.MethodDelete: a.closeOne}),
 		route("/tunnels/{id}/streams/{n}", map[string]caddy.AdminHandlerFunc{http.MethodDelete: a.closeStream}),
+		route("/blocks", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.listBlocks, http.MethodPost: a.addBlock, http.MethodDelete: a.removeBlock}),
+		route("/tickets", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.listTickets, http.MethodPost: a.makeTicket}),
+		route("/tickets/{id}", map[string]caddy.AdminHandlerFunc{http.MethodDelete: a.revokeTicket}),
 		route("/explain", map[string]caddy.AdminHandlerFunc{http.MethodPost: a.explain}),
 		route("/health", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.health}),
 	}
@@ -70,6 +73,36 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	return json.NewEncoder(w).Encode(v)
+}
+
+// readJSON reads a request's body; unknown members are an error.
+func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(v)
+	if err == nil {
+		return nil
+	}
+	status := http.StatusBadRequest
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		status = http.StatusRequestEntityTooLarge
+	}
+	return apiError(status, fmt.Errorf("decoding the request: %w", err))
+}
+
+// endpointNamed finds the hub that has an endpoint in its newest configuration.
+func endpointNamed(name string) (*hub, *endpointState, error) {
+	var known []string
+	for _, h := range runningHubs() {
+		if env := h.current(); env != nil {
+			known = slices.AppendSeq(known, maps.Keys(env.endpoints))
+		}
+		if s := h.endpoint(name); s != nil {
+			return h, s, nil
+		}
+	}
+	slices.Sort(known)
+	return nil, nil, apiError(http.StatusNotFound, fmt.Errorf("no endpoint %q, there are: %q", name, known))
 }
 
 // list answers GET /tunnels[?endpoint=&identity=&remote=].
@@ -194,14 +227,8 @@ type explainRequest struct {
 // looked up, nothing is dialled.
 func (*Admin) explain(w http.ResponseWriter, r *http.Request) error {
 	var q explainRequest
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&q); err != nil {
-		status := http.StatusBadRequest
-		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			status = http.StatusRequestEntityTooLarge
-		}
-		return apiError(status, fmt.Errorf("decoding the request: %w", err))
+	if err := readJSON(w, r, &q); err != nil {
+		return err
 	}
 	var target tunnel.Target
 	switch {
@@ -213,31 +240,12 @@ func (*Admin) explain(w http.ResponseWriter, r *http.Request) error {
 			return apiError(http.StatusBadRequest, err)
 		}
 	}
-	var known []string
-	for _, h := range runningHubs() {
-		if env := h.current(); env != nil {
-			known = slices.AppendSeq(known, maps.Keys(env.endpoints))
-		}
-		if s := h.endpoint(q.Endpoint); s != nil {
-			subject := policy.Subject{Endpoint: s.name, Identity: q.Identity, Groups: q.Groups, Anonymous: q.Identity == ""}
-			if q.Expose != "" {
-				return writeJSON(w, http.StatusOK, s.policy.ExplainExpose(subject, q.Expose))
-			}
-			if identity, name, ok := target.Service(); ok {
-				owner := policy.Subject{Endpoint: s.name, Identity: identity}
-				if now := h.services.find(serviceKey{s.name, identity, name}); now != nil {
-					owner = now.Owner()
-				}
-				return writeJSON(w, http.StatusOK, s.policy.ExplainService(subject, owner, name))
-			}
-			if target.Named() {
-				target = s.policy.Named(target.Host) // whoever opens it asks for what it is
-			}
-			return writeJSON(w, http.StatusOK, s.policy.Explain(r.Context(), subject, target, nil))
-		}
+	h, s, err := endpointNamed(q.Endpoint)
+	if err != nil {
+		return err
 	}
-	slices.Sort(known)
-	return apiError(http.StatusNotFound, fmt.Errorf("no endpoint %q, there are: %q", q.Endpoint, known))
+	subject := policy.Subject{Endpoint: s.name, Identity: q.Identity, Groups: q.Groups, Anonymous: q.Identity == ""}
+	return writeJSON(w, http.StatusOK, h.explain(r.Context(), s, subject, target, q.Expose))
 }
 
 // health is the body of GET /health.

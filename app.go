@@ -299,6 +299,7 @@ func newEnvironment(ctx caddy.Context, a *App) *environment {
 	return &environment{
 		ctx:       ctx,
 		logger:    ctx.Logger(),
+		storage:   ctx.Storage(),
 		limits:    *a.Limits,
 		timeouts:  *a.Timeouts,
 		endpoints: map[string]*endpointState{},

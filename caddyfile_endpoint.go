@@ -100,11 +100,15 @@ func basePathOf(matcher caddy.ModuleMap) (string, bool) {
 //				reachable_by_groups <name...>
 //			}
 //		}
+//		tickets {
+//			key <placeholder>
+//		}
 //		default_target <name>
 //		limits {
 //			tunnels_per_identity <n>
 //			streams_per_tunnel <n>
 //			opens_per_second <n>
+//			bytes_per_day <size>
 //		}
 //	}
 func (e *Endpoint) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -127,11 +131,19 @@ func (e *Endpoint) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"target":          {read: e.readTarget, repeatable: true},
 		"dynamic":         {read: e.readDynamic},
 		"expose":          {read: e.readExpose},
-		"default_target":  one(&e.DefaultTarget),
+		"tickets": {read: func(d *caddyfile.Dispenser) error {
+			if d.NextArg() {
+				return d.ArgErr()
+			}
+			e.Tickets = new(Tickets)
+			return readBlock(d, "tickets", map[string]option{"key": one(&e.Tickets.Key)})
+		}},
+		"default_target": one(&e.DefaultTarget),
 		"limits": block("limits", map[string]option{
 			"tunnels_per_identity": number(&limits.TunnelsPerIdentity),
 			"streams_per_tunnel":   number(&limits.StreamsPerTunnel),
 			"opens_per_second":     number(&limits.OpensPerSecond),
+			"bytes_per_day":        size(&limits.BytesPerDay),
 		}),
 	})
 	if *limits != (EndpointLimits{}) {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -87,8 +89,20 @@ func (f *gatewayFlags) config(console *console) (client.Config, error) {
 			f.urls = []string{url}
 		}
 	}
+	if len(f.urls) == 0 && f.credentials.ticketFile != "" {
+		link, _, err := readTicket(f.credentials.ticketFile)
+		if err != nil {
+			return client.Config{}, ofOption("--ticket-file", err)
+		}
+		if link != "" {
+			f.urls = []string{link}
+		}
+	}
 	if len(f.urls) == 0 {
 		return client.Config{}, errors.New("which gateway? Give --url https://host/path, the path being its base_path")
+	}
+	if f.credentials.ticketFile == "" && slices.ContainsFunc(f.urls, func(u string) bool { return strings.Contains(u, "#ticket=") }) {
+		return client.Config{}, errors.New("--url: other users of this machine can read the argument list, and so the ticket: put the link into a file and give --ticket-file")
 	}
 	header, err := f.credentials.header(console)
 	if err != nil {

@@ -77,25 +77,39 @@ as names: this machine does not look them up.`,
 	return cmd
 }
 
+// withoutTarget: a ticket names its own.
+func (f *connectFlags) withoutTarget() bool {
+	return f.target == "" && f.gateway.credentials.ticketFile == ""
+}
+
+// parseTarget reads --target; without one it is the ticket's, which the gateway
+// knows.
+func (f *connectFlags) parseTarget() (tunnel.Target, error) {
+	if f.target == "" {
+		return tunnel.Target{Kind: tunnel.KindNamed}, nil
+	}
+	return parseCommandTarget(f.target)
+}
+
 // parse checks the flags and returns what to listen on.
 func (f *connectFlags) parse() ([]forward, error) {
 	if f.stdio {
-		if f.target == "" || f.listen != "" || len(f.forwards) > 0 || len(f.exposes) > 0 {
+		if f.withoutTarget() || f.listen != "" || len(f.forwards) > 0 || len(f.exposes) > 0 {
 			return nil, errors.New("--stdio takes one --target, and neither --listen, --forward nor --expose")
 		}
-		_, err := parseCommandTarget(f.target)
+		_, err := f.parseTarget()
 		return nil, err
 	}
 	var list []forward
 	if f.target != "" || f.listen != "" {
-		if f.target == "" || f.listen == "" {
+		if f.withoutTarget() || f.listen == "" {
 			return nil, errors.New("--target and --listen belong together (or give --stdio, or --forward)")
 		}
 		one, err := parseLocal(f.listen)
 		if err != nil {
 			return nil, err
 		}
-		if one.target, err = parseCommandTarget(f.target); err != nil {
+		if one.target, err = f.parseTarget(); err != nil {
 			return nil, err
 		}
 		list = append(list, one)
@@ -141,7 +155,7 @@ func (f *connectFlags) run(cmd *cobra.Command) error {
 	}
 	named := forwards
 	if f.stdio {
-		target, err := parseCommandTarget(f.target)
+		target, err := f.parseTarget()
 		if err != nil {
 			return err
 		}

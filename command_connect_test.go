@@ -67,3 +67,32 @@ func TestCommandExposeRefused(t *testing.T) {
 		t.Errorf("said %d times:\n%s", said, c.err.String())
 	}
 }
+
+// TestCommandTicket: a ticket comes from a file, with the address and the target
+// that it is for; never from the argument list.
+func TestCommandTicket(t *testing.T) {
+	g := commandGateway(t)
+	link := secretFile(t, g.URL()+"#ticket=canary.ticket.text\n")
+	c := start(t, strings.NewReader("over"), "connect", "--ticket-file", link, "--stdio")
+	if err := c.wait(t); err != nil || c.out.String() != "over" {
+		t.Errorf("%v, %q, %s", err, c.out.String(), c.err.String())
+	}
+	if got := g.LastIdentity(); got != "canary.ticket.text" {
+		t.Errorf("the gateway saw %q", got)
+	}
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"in the argument list": {[]string{"--url", g.URL() + "#ticket=canary", "--target", "x", "--stdio"}, "give --ticket-file"},
+		"a link without one":   {[]string{"--ticket-file", secretFile(t, "https://gw.example.com/canary"), "--stdio"}, "the link has no #ticket="},
+		"no address":           {[]string{"--ticket-file", secretFile(t, "canary"), "--stdio"}, "which gateway?"},
+		"no file":              {[]string{"--ticket-file", "/does/not/exist", "--stdio"}, "--ticket-file: "},
+		"and a token":          {[]string{"--url", g.URL(), "--ticket-file", link, "--token-file", link, "--stdio"}, "give one of"},
+	} {
+		c := start(t, nil, append([]string{"connect"}, test.args...)...)
+		if err := c.wait(t); err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "canary") {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}

@@ -29,7 +29,7 @@ const (
 // credentials say who the user is. They are read again for each request, so that
 // a token may change while a tunnel is up.
 type credentials struct {
-	user, passwordFile, tokenFile, tokenCommand, headerFile string
+	user, passwordFile, tokenFile, tokenCommand, headerFile, ticketFile string
 }
 
 func (c *credentials) register(flags *pflag.FlagSet) {
@@ -37,6 +37,7 @@ func (c *credentials) register(flags *pflag.FlagSet) {
 	flags.StringVar(&c.passwordFile, "password-file", "", "file with the password of --user")
 	flags.StringVar(&c.tokenFile, "token-file", "", "file with a bearer token")
 	flags.StringVar(&c.tokenCommand, "token-command", "", "command that prints a bearer token; the shell runs it again when the token is a minute old and needed")
+	flags.StringVar(&c.ticketFile, "ticket-file", "", "file with a ticket, or with the link that has it: then --url and --target may be left out")
 	flags.StringVar(&c.headerFile, "header-file", "", "file with header lines (Name: value) for each request to the gateway")
 }
 
@@ -47,7 +48,7 @@ func (c *credentials) header(console *console) (func(context.Context) (http.Head
 	if err != nil || read == nil {
 		return nil, err
 	}
-	for _, path := range []string{c.passwordFile, c.tokenFile, c.headerFile} {
+	for _, path := range []string{c.passwordFile, c.tokenFile, c.headerFile, c.ticketFile} {
 		warnIfShared(console, path)
 	}
 	if c.tokenCommand == "" {
@@ -77,6 +78,12 @@ func (c *credentials) source() (func(context.Context) (http.Header, error), erro
 			h, err := bearer(readSecret(c.tokenFile))
 			return h, ofOption("--token-file", err)
 		}, nil
+	case c.ticketFile != "":
+		return func(context.Context) (http.Header, error) {
+			_, ticket, err := readTicket(c.ticketFile)
+			h, err := bearer(ticket, err)
+			return h, ofOption("--ticket-file", err)
+		}, nil
 	case c.user != "":
 		return func(context.Context) (http.Header, error) { return c.basic(c.user) }, nil
 	case os.Getenv("WEBRTC_TUNNEL_TOKEN") != "":
@@ -89,14 +96,14 @@ func (c *credentials) source() (func(context.Context) (http.Header, error), erro
 
 func (c *credentials) check() error {
 	given := 0
-	for _, s := range []string{c.user, c.tokenFile, c.tokenCommand, c.headerFile} {
+	for _, s := range []string{c.user, c.tokenFile, c.tokenCommand, c.headerFile, c.ticketFile} {
 		if s != "" {
 			given++
 		}
 	}
 	switch {
 	case given > 1:
-		return errors.New("give one of --user, --token-file, --token-command and --header-file")
+		return errors.New("give one of --user, --token-file, --token-command, --ticket-file and --header-file")
 	case strings.Contains(c.user, ":"):
 		return errors.New("--user takes the name alone: the password would stand in the argument list, which other users can read; use --password-file")
 	case c.passwordFile != "" && c.user == "" && os.Getenv("WEBRTC_TUNNEL_USER") == "":
@@ -118,6 +125,24 @@ func (c *credentials) basic(user string) (http.Header, error) {
 	}
 	value := "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 	return http.Header{"Authorization": {value}}, nil
+}
+
+// readTicket reads a file with a ticket, or with a link that has one in its
+// fragment: then url is where it leads.
+func readTicket(path string) (link, ticket string, err error) {
+	text, err := readSecret(path)
+	if err != nil {
+		return "", "", err
+	}
+	text = strings.TrimSpace(text)
+	link, ticket, isLink := strings.Cut(text, "#ticket=")
+	switch {
+	case !isLink && strings.Contains(text, "://"):
+		return "", "", fmt.Errorf("%s: the link has no #ticket=", path) // the text may be a secret
+	case !isLink:
+		return "", text, nil
+	}
+	return link, ticket, nil
 }
 
 // ofOption says which option an error is about.

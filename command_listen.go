@@ -1,6 +1,7 @@
 package culvert
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -80,7 +81,7 @@ func (s *localServer) start(ctx context.Context, o opener) {
 func (s *localServer) announce(l net.Listener, f forward) {
 	to := "SOCKS5"
 	if !s.socks {
-		to = f.target.String()
+		to = cmp.Or(f.target.String(), "the ticket's target")
 	}
 	s.console.say("listening on %s for %s", l.Addr(), to)
 	if beyondLoopback(l) {

@@ -472,7 +472,7 @@ func TestCommandRefusesUsage(t *testing.T) {
 		{"connect --url " + url + " --forward unix/=ssh", "path"},
 		{"connect --url " + url + " --forward 1=udp/h:53", "no UDP"},
 		{"connect --url " + url + " --forward 1=Not_A", "neither a target name"},
-		{"connect --url " + url + " --target ssh --listen 1 --expose a=tcp/h:1", "unknown flag: --expose"},
+		{"connect --url " + url + " --target ssh --listen 1 --expose a=h:1", "write it as tcp/host:port"},
 		{"connect --url " + url + " --target ssh --listen 1 --dialect 3", "no dialect 3"},
 		{"connect --url " + url + " --dialect 1 --forward 1=a --forward 2=b", "one named target"},
 		{"connect --url " + url + " --target ssh --listen 1 --user alice:secret", "argument list"},

@@ -157,7 +157,8 @@ func TestValidate(t *testing.T) {
 		"entry udp":            {entryJSON("udp/127.0.0.1:0", `"remote":"office","target":"udp/10.0.0.1:53"`), ""},
 		"entry udp named":      {entryJSON("udp/127.0.0.1:0", `"remote":"office","target":"dns"`), ""},
 		"entry udp to tcp":     {entryJSON("udp/127.0.0.1:0", `"remote":"office","target":"tcp/10.0.0.1:53"`), "a UDP listener cannot lead to tcp/10.0.0.1:53"},
-		"entry reverse target": {entryJSON("127.0.0.1:0", `"remote":"office","target":"client:bob/sshd"`), "unknown network"},
+		"entry reverse target": {entryJSON("127.0.0.1:0", `"remote":"office","target":"client:bob/sshd"`), ""},
+		"entry reverse name":   {entryJSON("127.0.0.1:0", `"remote":"office","target":"client:bob/SSHD"`), "client:IDENTITY/NAME"},
 		"entry udp socks5":     {entryJSON("udp/127.0.0.1:0", `"remote":"office","socks5":{}`), "socks5 needs a TCP listener"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -65,6 +65,8 @@ type Endpoint struct {
 	Expose *Expose `json:"expose,omitempty"`
 	// DefaultTarget is the stream target of peers that cannot name one (dialect 1).
 	DefaultTarget string `json:"default_target,omitempty"`
+	// Tickets admits links to one target. Default: none are taken.
+	Tickets *Tickets `json:"tickets,omitempty"`
 	// Limits of one client.
 	Limits *EndpointLimits `json:"limits,omitempty"`
 
@@ -88,6 +90,11 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 	if err := e.validate(); err != nil {
 		return err
 	}
+	if e.Tickets != nil {
+		if err := e.Tickets.provision(); err != nil {
+			return err
+		}
+	}
 	compiled, err := policy.New(e.policyConfig(app.env))
 	if err != nil {
 		return err
@@ -106,7 +113,7 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 	}
 	if err := app.addEndpoint(&endpointState{
 		name: e.Name, fingerprint: string(fingerprint), policy: compiled, limits: *e.Limits, maxAge: e.MaxAge,
-		dialects: e.Dialects, allowAnonymous: e.AllowAnonymous, dynamic: e.Dynamic != nil, exposes: e.Expose != nil,
+		dialects: e.Dialects, allowAnonymous: e.AllowAnonymous, dynamic: e.Dynamic != nil, exposes: e.Expose != nil, tickets: e.Tickets,
 	}); err != nil {
 		return err
 	}
@@ -231,6 +238,7 @@ func (e *Endpoint) caller(r *http.Request) signal.Caller {
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
 		c.Path = original.URL.Path
 	}
+	e.showTicket(r, &c)
 	e.transport(r, &c)
 	return c
 }

@@ -85,6 +85,8 @@ type EndpointLimits struct {
 	StreamsPerTunnel int `json:"streams_per_tunnel,omitempty"`
 	// OpensPerSecond of one tunnel. Default: 0, no limit.
 	OpensPerSecond int `json:"opens_per_second,omitempty"`
+	// BytesPerDay of one identity (UTC), payload of both directions together. Default: 0, no limit.
+	BytesPerDay int64 `json:"bytes_per_day,omitempty"`
 }
 
 const defaultIdentity = "{http.auth.user.id}"
@@ -98,7 +100,8 @@ func (l *EndpointLimits) validate() error {
 	return errors.Join(
 		atLeast("tunnels_per_identity", l.TunnelsPerIdentity, 1),
 		atLeast("streams_per_tunnel", l.StreamsPerTunnel, 1),
-		atLeast("opens_per_second", l.OpensPerSecond, 0))
+		atLeast("opens_per_second", l.OpensPerSecond, 0),
+		atLeast("bytes_per_day", l.BytesPerDay, 0))
 }
 
 // validate checks what can be said about the fields alone; rules and addresses

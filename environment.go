@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -25,6 +26,7 @@ type environment struct {
 	ctx        caddy.Context
 	logger     *zap.Logger
 	events     *caddyevents.App
+	storage    certmagic.Storage
 	limits     Limits
 	timeouts   Timeouts
 	gateway    rtc.Options
@@ -71,6 +73,7 @@ type endpointState struct {
 	allowAnonymous bool
 	dynamic        bool // clients may name addresses
 	exposes        bool // clients may publish services
+	tickets        *Tickets
 }
 
 func (s *endpointState) admits(dialect int) bool { return slices.Contains(s.dialects, dialect) }

@@ -46,6 +46,7 @@ type hub struct {
 	tunnels    tunnelTable
 	remotes    remoteTable
 	services   serviceTable
+	ledger     ledger
 	identities identities
 	handshakes handshakes
 	memory     *tunnel.Budget
@@ -165,8 +166,10 @@ func (h *hub) runLocked() error {
 	h.reactor, h.running, h.stop = r, true, make(chan struct{})
 	h.pool = gateway.NewPool(gateway.PoolConfig{})
 	h.events = newEventQueue(h.deliver, &processMetrics.eventsDropped)
-	h.wg.Add(1)
+	h.ledger.hub, h.ledger.due = h, make(chan struct{}, 1)
+	h.wg.Add(2)
 	go h.runClock(h.stop)
+	go h.ledger.run(h.stop)
 	return nil
 }
 
@@ -178,6 +181,9 @@ func (h *hub) attach(env *environment) error {
 		return err
 	}
 	h.setOptions()
+	if len(env.endpoints) > 0 {
+		h.ledger.look(env) // before anybody is let in
+	}
 	close(env.attached)
 	return nil
 }
@@ -314,6 +320,9 @@ func (h *hub) shutDown(drain bool) {
 		h.drain(time.Duration(env.timeouts.Drain))
 	}
 	h.tunnels.closeAll(framecodec.CodeTunnelClosed, why)
+	if env != nil && len(env.endpoints) > 0 {
+		h.ledger.look(env) // what was counted last
+	}
 	h.remotes.closeAll()
 	h.mu.Lock()
 	events := h.events

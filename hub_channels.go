@@ -9,6 +9,7 @@ import (
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/policy"
 	"github.com/culvertgate/culvert/tunnel/rtc"
 )
 
@@ -164,9 +165,13 @@ func (t *gatewayTunnel) admitStream(session *tunnel.Session) *tunnel.Error {
 	if session != nil {
 		open += session.Stats().Streams
 	}
-	switch {
-	case env == nil || state == nil:
+	if env == nil || state == nil {
 		return &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"}
+	}
+	if d := t.hub.gate(state, t.identity, t.owner); !d.Allowed {
+		return &tunnel.Error{Code: d.Code, Text: policy.ClientText(d.Code)}
+	}
+	switch {
 	case opens != nil && !opens.Allow():
 		return &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "too many opens a second"}
 	case open > state.limits.StreamsPerTunnel:

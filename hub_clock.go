@@ -13,8 +13,8 @@ const tick = time.Second
 // roundTripEvery is how many ticks lie between two looks at round trips.
 const roundTripEvery = 10
 
-// runClock ends the tunnels whose identity's time is over, looks at round trips,
-// and gives memory back when traffic has ended.
+// runClock ends the tunnels whose identity's time is over, counts bytes for
+// quotas, looks at round trips, and gives memory back when traffic has ended.
 func (h *hub) runClock(stop <-chan struct{}) {
 	defer h.wg.Done()
 	ticker := time.NewTicker(tick)
@@ -26,6 +26,7 @@ func (h *hub) runClock(stop <-chan struct{}) {
 			return
 		case now := <-ticker.C:
 			h.expire(now)
+			h.countUsage(now)
 			h.look(&calm)
 			if n%roundTripEvery == 0 {
 				for _, rtt := range processMetrics.traffic.roundTrips() {
@@ -40,7 +41,11 @@ func (h *hub) runClock(stop <-chan struct{}) {
 func (h *hub) expire(now time.Time) {
 	for _, t := range h.tunnels.all() {
 		if end := t.expiry(); !end.IsZero() && !now.Before(end) {
-			t.close(framecodec.CodeAuthExpired, "the identity's time is over")
+			code := framecodec.CodeAuthExpired
+			if t.ticket != "" {
+				code = framecodec.CodeTicketExpired
+			}
+			t.close(code, "the identity's time is over")
 		}
 	}
 }

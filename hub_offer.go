@@ -20,7 +20,11 @@ func (h *hub) create(ctx context.Context, state *endpointState, c signal.Caller,
 		return signal.Session{}, &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"}
 	}
 	if !c.Expires.IsZero() && !time.Now().Before(c.Expires) {
-		return signal.Session{}, &tunnel.Error{Code: framecodec.CodeAuthExpired, Text: "the credential is over"}
+		return signal.Session{}, expired(c)
+	}
+	if d := h.gate(state, c.Identity, identityKey(state.name, c.Identity, c.ClientIP)); !d.Allowed {
+		processMetrics.policyDenials.WithLabelValues(ruleLabel(d)).Inc()
+		return signal.Session{}, d.Err()
 	}
 	if o.Target != "" {
 		named := tunnel.Target{Kind: tunnel.KindNamed, Host: o.Target}
@@ -33,7 +37,7 @@ func (h *hub) create(ctx context.Context, state *endpointState, c signal.Caller,
 		return signal.Session{}, err
 	}
 	started := time.Now()
-	answer, err := h.answer(ctx, t, o)
+	answer, err := h.answerOnce(ctx, t, c, o)
 	if err != nil {
 		t.exit.Close()
 		t.forget()
@@ -51,7 +55,22 @@ func (h *hub) create(ctx context.Context, state *endpointState, c signal.Caller,
 }
 
 func subjectOf(endpoint string, c signal.Caller) policy.Subject {
-	return policy.Subject{Endpoint: endpoint, Identity: c.Identity, Groups: c.Groups, Anonymous: c.Identity == ""}
+	s := policy.Subject{Endpoint: endpoint, Identity: c.Identity, Groups: c.Groups, Anonymous: c.Identity == ""}
+	if c.Ticket != nil {
+		s.Ticket = c.Ticket.Target
+	}
+	return s
+}
+
+// answerOnce counts the use of a ticket, which is spent even if the peer connection
+// then fails, and answers.
+func (h *hub) answerOnce(ctx context.Context, t *gatewayTunnel, c signal.Caller, o signal.Offer) (string, error) {
+	if c.Ticket != nil {
+		if err := h.ledger.use(ctx, t.endpoint, *c.Ticket); err != nil {
+			return "", err
+		}
+	}
+	return h.answer(ctx, t, o)
 }
 
 // newTunnel makes the record of a tunnel; nothing runs yet.
@@ -61,6 +80,7 @@ func (h *hub) newTunnel(state *endpointState, c signal.Caller, o signal.Offer) *
 		endpoint: state.name, identity: c.Identity, groups: c.Groups, clientIP: c.ClientIP, target: o.Target, trace: o.Trace,
 		owner: identityKey(state.name, c.Identity, c.ClientIP),
 		since: time.Now(), renewed: time.Now(), expires: c.Expires,
+		ticket:   subjectOf(state.name, c).Ticket,
 		sessions: make(chan *tunnel.Session, 1), closing: make(chan struct{}), gone: make(chan struct{}),
 	}
 	t.limitOpens(state.limits.OpensPerSecond)

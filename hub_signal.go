@@ -126,7 +126,7 @@ func (b *backend) Renew(_ context.Context, c signal.Caller, secret string) (time
 		return time.Time{}, err
 	}
 	if !c.Expires.IsZero() && !time.Now().Before(c.Expires) {
-		return time.Time{}, &tunnel.Error{Code: framecodec.CodeAuthExpired, Text: "the credential is over"}
+		return time.Time{}, expired(c)
 	}
 	t.renew(c)
 	return t.expiry(), nil

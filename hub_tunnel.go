@@ -33,6 +33,7 @@ type gatewayTunnel struct {
 	clientIP  netip.Addr
 	owner     clientKey
 	target    string // of ?target=, for peers that cannot name one
+	ticket    string // target of the ticket that the identity comes from; empty: none
 	trace     string // W3C traceparent of the offer, empty: none
 	since     time.Time
 	budget    *tunnel.Budget
@@ -58,6 +59,7 @@ type gatewayTunnel struct {
 	closeCode  tunnel.Code     // guarded by mu
 	closeText  string          // guarded by mu
 	isClosing  bool            // guarded by mu
+	counted    uint64          // bytes that quotas have seen; guarded by mu
 }
 
 // peerMemory is what a peer connection takes by estimate, in bytes: pion's
@@ -80,7 +82,7 @@ func (t *gatewayTunnel) subject() policy.Subject {
 
 // subjectLocked is who the tunnel's streams are asked for by.
 func (t *gatewayTunnel) subjectLocked() policy.Subject {
-	return policy.Subject{Endpoint: t.endpoint, Identity: t.identity, Groups: t.groups, Anonymous: t.identity == ""}
+	return policy.Subject{Endpoint: t.endpoint, Identity: t.identity, Groups: t.groups, Anonymous: t.identity == "", Ticket: t.ticket}
 }
 
 // close ends the tunnel. It does not wait (gone tells); the first code counts.
@@ -172,6 +174,7 @@ func (t *gatewayTunnel) release(peer *rtc.Peer, end tunnel.Error) {
 	if session != nil {
 		session.Wait() // its streams' ends have been told, and so counted
 	}
+	t.hub.settle(t)
 	t.forget()
 	t.hub.tunnelClosed(t, session, end)
 	close(t.gone)

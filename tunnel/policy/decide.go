@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -61,6 +62,9 @@ func (p *Policy) CheckAddress(s Subject, t tunnel.Target, a Address) Decision {
 
 // plan finds what to try for a target, or says why nothing may be tried.
 func (p *Policy) plan(s Subject, t tunnel.Target) ([]step, Decision) {
+	if d := p.checkTicket(s, t); !d.Allowed {
+		return nil, d
+	}
 	switch t.Kind {
 	case tunnel.KindNamed, tunnel.KindNamedDatagram:
 		return p.planNamed(s, t)
@@ -69,6 +73,14 @@ func (p *Policy) plan(s Subject, t tunnel.Target) ([]step, Decision) {
 	default:
 		return nil, p.unknown("this endpoint knows no targets of kind %d", t.Kind)
 	}
+}
+
+// checkTicket refuses what a ticket is not for.
+func (p *Policy) checkTicket(s Subject, t tunnel.Target) Decision {
+	if s.Ticket != "" && (!t.Named() || t.Host != "" && t.Host != s.Ticket) {
+		return p.deny(p.builtin("tickets"), "the ticket is for %s", s.Ticket)
+	}
+	return Decision{Allowed: true}
 }
 
 func (p *Policy) unknown(format string, args ...any) Decision {
@@ -83,7 +95,7 @@ func (p *Policy) planNamed(s Subject, asked tunnel.Target) ([]step, Decision) {
 		if isFlow(asked.Kind) {
 			return nil, p.unknown("the peer names no target, and default_target is for streams only")
 		}
-		if name = p.defaultTarget; name == "" {
+		if name = cmp.Or(s.Ticket, p.defaultTarget); name == "" {
 			return nil, p.unknown("the peer names no target and the endpoint has no default_target")
 		}
 	}
@@ -91,7 +103,7 @@ func (p *Policy) planNamed(s Subject, asked tunnel.Target) ([]step, Decision) {
 	switch {
 	case t == nil:
 		return nil, p.unknown("this endpoint has no target %q", framecodec.SafeText([]byte(name)))
-	case !t.audience.admits(s):
+	case !t.open(s):
 		return nil, p.deny(t.ref, "the target is for other users or groups")
 	case t.kind != asked.Kind:
 		return nil, p.unknown("the target %q is a %s target, and the peer asks for a %s", name, t.info.Kind, KindWord(asked.Kind))

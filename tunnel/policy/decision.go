@@ -95,6 +95,8 @@ func ClientText(c tunnel.Code) string {
 		return "cancelled"
 	case framecodec.CodeTunnelClosed:
 		return "the tunnel is closed"
+	case framecodec.CodeQuotaExceeded:
+		return "the quota is used up"
 	case framecodec.CodePolicyChanged:
 		return "no longer allowed"
 	default:

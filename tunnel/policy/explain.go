@@ -25,6 +25,11 @@ type Considered struct {
 	Reason  string  `json:"reason"`
 }
 
+// Explained is a decision that no address has a part in.
+func Explained(d Decision) Explanation {
+	return Explanation{Decision: d, Addresses: []Considered{}}.finish()
+}
+
 func considered(name string, a Address, d Decision) Considered {
 	return Considered{Name: name, Address: a.String(), Allowed: d.Allowed, Rule: d.Rule, Reason: d.Reason}
 }

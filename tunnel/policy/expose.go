@@ -73,6 +73,9 @@ func parseExpose(in ExposeRule) (exposeRule, error) {
 
 // MayExpose says whether the owner may publish a service of that name.
 func (p *Policy) MayExpose(owner Subject, name string) Decision {
+	if owner.Ticket != "" {
+		return p.deny(p.builtin("tickets"), "a ticket publishes nothing")
+	}
 	if owner.Anonymous || owner.Identity == "" {
 		return p.deny(p.builtin("expose"), "an anonymous client publishes nothing: its services would have no name")
 	}
@@ -88,8 +91,12 @@ func (p *Policy) MayExpose(owner Subject, name string) Decision {
 // rule that allows the one and denies the other does not stand in the way of one
 // that allows both.
 func (p *Policy) MayReach(s, owner Subject, name string) Decision {
+	target := tunnel.ServiceTarget(tunnel.KindNamed, owner.Identity, name)
+	if d := p.checkTicket(s, target); !d.Allowed {
+		return d
+	}
 	d := p.MayExpose(owner, name)
-	if !d.Allowed {
+	if !d.Allowed || s.Ticket != "" { // a ticket for it is a grant of its own
 		return d
 	}
 	first := true
@@ -106,14 +113,4 @@ func (p *Policy) MayReach(s, owner Subject, name string) Decision {
 		}
 	}
 	return d
-}
-
-// ExplainService is Explain for a service of the owner.
-func (p *Policy) ExplainService(s, owner Subject, name string) Explanation {
-	return Explanation{Decision: p.MayReach(s, owner, name), Addresses: []Considered{}}.finish()
-}
-
-// ExplainExpose is Explain for a service that the owner wants to publish.
-func (p *Policy) ExplainExpose(owner Subject, name string) Explanation {
-	return Explanation{Decision: p.MayExpose(owner, name), Addresses: []Considered{}}.finish()
 }

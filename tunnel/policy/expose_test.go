@@ -63,7 +63,7 @@ func TestExposeRules(t *testing.T) {
 		if d.Allowed != test.allowed || d.Rule.String() != test.rule || !d.Allowed && d.Code != framecodec.CodeNotAllowed {
 			t.Errorf("%s: %+v", name, d)
 		}
-		if e := p.ExplainService(test.subject, test.owner, test.name); e.Allowed != d.Allowed || e.Rule != d.Rule || e.CodeName != d.Code.String() {
+		if e := Explained(d); e.Allowed != d.Allowed || e.Rule != d.Rule || e.CodeName != d.Code.String() || e.Addresses == nil {
 			t.Errorf("%s is explained by %+v", name, e)
 		}
 	}

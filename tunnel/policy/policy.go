@@ -171,6 +171,9 @@ func (p *Policy) Endpoint() string { return p.endpoint }
 // where there is none.
 func (p *Policy) DefaultTarget() string { return p.defaultTarget }
 
+// Has reports whether there is a named target of that name, whoever may open it.
+func (p *Policy) Has(name string) bool { return p.targets[name] != nil }
+
 // Named returns the target of that name with the kind that it has here. A name
 // that is not known is a stream target's, as in tunnel.ParseTarget.
 func (p *Policy) Named(name string) tunnel.Target {
@@ -186,7 +189,7 @@ func (p *Policy) Named(name string) tunnel.Target {
 func (p *Policy) Targets(s Subject) []TargetInfo {
 	out := make([]TargetInfo, 0, len(p.order))
 	for _, t := range p.order {
-		if t.audience.admits(s) {
+		if t.open(s) {
 			out = append(out, t.info)
 		}
 	}

@@ -10,6 +10,7 @@ type Subject struct {
 	Endpoint  string   // name of the endpoint
 	Identity  string   // as Caddy's authentication gave it; empty for an anonymous one
 	Groups    []string // likewise
+	Ticket    string   // the one target that a ticket is for: all that may be opened; empty: no ticket
 	Anonymous bool     // nobody was authenticated: rules that name users or groups never match
 }
 

@@ -74,6 +74,15 @@ func parseTarget(in NamedTarget, ref RuleRef) (*namedTarget, error) {
 	return t, err
 }
 
+// open reports whether the target is for the subject: a ticket is a grant of its
+// own.
+func (t *namedTarget) open(s Subject) bool {
+	if s.Ticket != "" {
+		return t.info.Name == s.Ticket
+	}
+	return t.audience.admits(s)
+}
+
 // KindWord tells streams from flows, for people and in target lists.
 func KindWord(k tunnel.Kind) string {
 	if isFlow(k) {

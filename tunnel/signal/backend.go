@@ -14,6 +14,11 @@ type Caller struct {
 	// Identity is the authenticated user. Empty: none, which is answered 401
 	// unless Anonymous is set.
 	Identity string
+	// Ticket that the identity comes from; nil: none.
+	Ticket *Ticket
+	// Refused is why credentials that were shown do not hold: it is answered instead
+	// of 401 where there is no identity. nil: none were shown, or they hold.
+	Refused error
 	// Groups of the identity.
 	Groups []string
 	// Anonymous admits a caller without identity (allow_anonymous).
@@ -35,6 +40,14 @@ type Caller struct {
 	// Path is the path of the original request, before any rewriting such as
 	// handle_path's; empty: the request's own.
 	Path string
+}
+
+// Ticket is a link to one target, whose signature and time have been checked.
+type Ticket struct {
+	ID     string
+	Target string // that it is for
+	Until  time.Time
+	Uses   int // tunnels that may be made with it, in all
 }
 
 // Offer is a new tunnel asked for.

@@ -117,6 +117,9 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request, c Caller, rt ro
 		return err
 	}
 	if !c.known() {
+		if c.Refused != nil {
+			return c.Refused
+		}
 		return &tunnel.Error{Code: framecodec.CodeUnauthenticated, Text: "the gateway knows no identity for this request"}
 	}
 	return e.dispatch(w, r, c, rt, res)

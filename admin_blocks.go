@@ -1,0 +1,64 @@
+package culvert
+
+import (
+	"errors"
+	"net/http"
+	"time"
+)
+
+// blockRequest is the body of POST /blocks.
+type blockRequest struct {
+	Endpoint string    `json:"endpoint"`
+	Identity string    `json:"identity"`
+	Until    time.Time `json:"until"` // RFC 3339; none: until it is taken back
+}
+
+// addBlock answers POST /blocks: the identity's tunnels end, and it makes none.
+func (*Admin) addBlock(w http.ResponseWriter, r *http.Request) error {
+	var q blockRequest
+	if err := readJSON(w, r, &q); err != nil {
+		return err
+	}
+	h, _, err := endpointNamed(q.Endpoint)
+	if err != nil {
+		return err
+	}
+	b := identityBlock{Endpoint: q.Endpoint, Identity: q.Identity, Until: q.Until, Since: time.Now().UTC().Truncate(time.Second)}
+	switch {
+	case q.Identity == "":
+		return apiError(http.StatusBadRequest, errors.New("identity is missing: anonymous clients have none that could be kept out"))
+	case b.over(time.Now()):
+		return apiError(http.StatusBadRequest, errors.New("until is over already"))
+	}
+	if err := h.ledger.addBlock(r.Context(), b); err != nil {
+		return apiError(http.StatusInternalServerError, err)
+	}
+	return writeJSON(w, http.StatusCreated, b)
+}
+
+// listBlocks answers GET /blocks.
+func (*Admin) listBlocks(w http.ResponseWriter, _ *http.Request) error {
+	list := []identityBlock{}
+	for _, h := range runningHubs() {
+		list = append(list, h.ledger.blocks.all()...)
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
+// removeBlock answers DELETE /blocks?endpoint=&identity=.
+func (*Admin) removeBlock(w http.ResponseWriter, r *http.Request) error {
+	endpoint, identity := r.URL.Query().Get("endpoint"), r.URL.Query().Get("identity")
+	if endpoint == "" || identity == "" {
+		return apiError(http.StatusBadRequest, errors.New("say whom: endpoint and identity"))
+	}
+	for _, h := range runningHubs() {
+		switch found, err := h.ledger.removeBlock(r.Context(), endpoint, identity); {
+		case err != nil && !errors.Is(err, errNoStorage):
+			return apiError(http.StatusInternalServerError, err)
+		case found:
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		}
+	}
+	return apiError(http.StatusNotFound, errors.New("this identity is not kept out"))
+}

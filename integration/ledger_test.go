@@ -1,0 +1,342 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+)
+
+// kept is a gateway whose storage is a folder, with options of its endpoint. Who
+// X-User does not name is nobody.
+func kept(folder, options string) string {
+	return global("", "\tstorage file_system "+folder+"\n") + users(options)
+}
+
+// adminJSON asks the admin API and wants a status.
+func adminJSON(t *testing.T, method, path string, body any, want int, v any) {
+	t.Helper()
+	text := ""
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = string(raw)
+	}
+	if got := admin(t, method, "/webrtc_tunnel"+path, text, v); got != want {
+		t.Fatalf("%s %s %s: status %d, want %d", method, path, text, got, want)
+	}
+}
+
+type values map[string]any
+
+// refusedOffer makes a tunnel and wants the gateway to refuse it.
+func refusedOffer(t *testing.T, header http.Header, want framecodec.Code) {
+	t.Helper()
+	p, err := tryConnect(t.Context(), siteURL, header)
+	if err == nil {
+		p.close()
+	}
+	if tunnel.CodeOf(err) != want {
+		t.Errorf("an offer as %v: %v, want %v", header, err, want)
+	}
+}
+
+// TestBlocks: an identity that is kept out loses its tunnels and gets none, over
+// reloads and restarts, until the end or until it is taken back.
+func TestBlocks(t *testing.T) {
+	folder := t.TempDir()
+	config := kept(folder, "target echo tcp/"+echoServer(t))
+	start(t, config)
+	alice, bob := connect(t, siteURL, user("alice")), connect(t, siteURL, user("bob"))
+	conn, err := alice.open("echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	adminJSON(t, http.MethodPost, "/blocks", values{"endpoint": "gw", "identity": "alice"}, http.StatusCreated, nil)
+	select {
+	case <-alice.session.Done():
+		wantCode(t, alice.session.Err(), framecodec.CodeClosedByAdmin)
+	case <-time.After(long):
+		t.Fatal("alice's tunnel goes on")
+	}
+	_ = conn.Close()
+	refusedOffer(t, user("alice"), framecodec.CodeNotAllowed)
+	if c, err := bob.open("echo"); err != nil || pingPong(c) != nil {
+		t.Errorf("bob is kept out too: %v", err)
+	}
+	if got := explain(t, "alice", "echo"); got.Code != framecodec.CodeNotAllowed || got.Rule.List != "blocks" {
+		t.Errorf("explain says %+v", got)
+	}
+	for _, step := range []string{"a reload", "a restart"} {
+		if step == "a restart" {
+			if err := load(bare); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := load(config + "\n# " + step); err != nil {
+			t.Fatal(err)
+		}
+		var list []struct{ Endpoint, Identity string }
+		adminJSON(t, http.MethodGet, "/blocks", nil, http.StatusOK, &list)
+		if len(list) != 1 || list[0].Identity != "alice" {
+			t.Errorf("behind %s: %v", step, list)
+		}
+		refusedOffer(t, user("alice"), framecodec.CodeNotAllowed)
+	}
+	what := "/blocks?" + url.Values{"endpoint": {"gw"}, "identity": {"alice"}}.Encode()
+	adminJSON(t, http.MethodDelete, what, nil, http.StatusNoContent, nil)
+	adminJSON(t, http.MethodDelete, what, nil, http.StatusNotFound, nil)
+	connect(t, siteURL, user("alice"))
+	// One with an end.
+	adminJSON(t, http.MethodPost, "/blocks", values{"endpoint": "gw", "identity": "carol", "until": time.Now().Add(2 * time.Second)}, http.StatusCreated, nil)
+	refusedOffer(t, user("carol"), framecodec.CodeNotAllowed)
+	eventually(t, func() error {
+		p, err := tryConnect(t.Context(), siteURL, user("carol"))
+		if err == nil {
+			p.close()
+		}
+		return err
+	})
+	for name, test := range map[string]struct {
+		body values
+		want int
+	}{
+		"no endpoint": {values{"endpoint": "nosuch", "identity": "x"}, http.StatusNotFound},
+		"no identity": {values{"endpoint": "gw"}, http.StatusBadRequest},
+		"over":        {values{"endpoint": "gw", "identity": "x", "until": time.Now().Add(-time.Second)}, http.StatusBadRequest},
+		"a typo":      {values{"endpoint": "gw", "identity": "x", "untill": time.Now()}, http.StatusBadRequest},
+	} {
+		t.Log(name)
+		adminJSON(t, http.MethodPost, "/blocks", test.body, test.want, nil)
+	}
+}
+
+// TestBytesPerDay: who has used up the bytes of the day loses the streams and gets
+// none, also behind a restart; others go on.
+func TestBytesPerDay(t *testing.T) {
+	folder := t.TempDir()
+	config := kept(folder, "target echo tcp/"+echoServer(t)+"\nlimits {\nbytes_per_day 4MiB\n}")
+	start(t, config)
+	alice, bob := connect(t, siteURL, user("alice")), connect(t, siteURL, user("bob"))
+	conn, err := alice.open("echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = conn.Write(make([]byte, 64<<20)) }()
+	_ = conn.SetReadDeadline(time.Now().Add(long))
+	buf := make([]byte, 1<<16)
+	for n := 0; err == nil; {
+		if n, err = conn.Read(buf); n == 0 && err == nil {
+			break
+		}
+	}
+	wantCode(t, err, framecodec.CodeQuotaExceeded)
+	if _, err := alice.open("echo"); tunnel.CodeOf(err) != framecodec.CodeQuotaExceeded {
+		t.Errorf("another stream: %v", err)
+	}
+	refusedOffer(t, user("alice"), framecodec.CodeQuotaExceeded)
+	if got := explain(t, "alice", "echo"); got.Code != framecodec.CodeQuotaExceeded || got.Rule.List != "limits.bytes_per_day" {
+		t.Errorf("explain says %+v", got)
+	}
+	if c, err := bob.open("echo"); err != nil || pingPong(c) != nil {
+		t.Errorf("bob's quota: %v", err)
+	}
+	if err := load(bare); err != nil { // what was counted is written
+		t.Fatal(err)
+	}
+	files, _ := filepath.Glob(filepath.Join(folder, "webrtc_tunnel", "usage", "*.json"))
+	if len(files) != 1 {
+		t.Fatalf("%q in storage", files)
+	}
+	if raw, err := os.ReadFile(files[0]); err != nil || !strings.Contains(string(raw), `"identity":"alice"`) {
+		t.Errorf("%s, %v", raw, err)
+	}
+	if err := load(config); err != nil {
+		t.Fatal(err)
+	}
+	refusedOffer(t, user("alice"), framecodec.CodeQuotaExceeded)
+	connect(t, siteURL, user("bob"))
+	if err := load(strings.Replace(config, "4MiB", "4GiB", 1)); err != nil {
+		t.Fatal(err)
+	}
+	connect(t, siteURL, user("alice"))
+}
+
+// madeTicket is what the admin API answers.
+type madeTicket struct {
+	ID, Ticket, URL, Target string
+	Uses                    int
+	Until                   time.Time
+}
+
+func makeTicket(t *testing.T, body values) madeTicket {
+	t.Helper()
+	raw, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, _ := http.NewRequest(http.MethodPost, adminURL+"/webrtc_tunnel/tickets", bytes.NewReader(raw))
+	res, err := patiently(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var made madeTicket // the one answer that shows it, so it is not told
+	if err := json.NewDecoder(res.Body).Decode(&made); err != nil || res.StatusCode != http.StatusCreated {
+		t.Fatalf("POST tickets %s: status %d, %v", raw, res.StatusCode, err)
+	}
+	secret("a ticket", made.Ticket)
+	return made
+}
+
+func bearer(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
+
+const ticketKey = "a key for tickets of at least 32 bytes"
+
+// TestTickets: a ticket opens its target and nothing else, as often and as long as
+// it says.
+func TestTickets(t *testing.T) {
+	folder, echo := t.TempDir(), echoServer(t)
+	options := "target echo tcp/" + echo + " {\nusers alice\n}\ntarget other tcp/" + echo + "\ndynamic {\nallow tcp/" + echo + "\n}\ntickets {\nkey \"" + ticketKey + "\"\n}"
+	config := kept(folder, options)
+	start(t, config)
+	made := makeTicket(t, values{"endpoint": "gw", "target": "echo", "expires_in": "1h", "uses": 2, "url": "https://gw.example.com/tunnel"})
+	if made.Uses != 2 || made.Target != "echo" || made.URL != "https://gw.example.com/tunnel#ticket="+made.Ticket {
+		t.Errorf("made %+v", made)
+	}
+	p := connect(t, siteURL, bearer(made.Ticket))
+	if c, err := p.open("echo"); err != nil || pingPong(c) != nil {
+		t.Errorf("the target of the ticket: %v", err)
+	}
+	for _, target := range []string{"other", "tcp/" + echo, "nosuch"} {
+		if _, err := p.open(target); tunnel.CodeOf(err) != framecodec.CodeNotAllowed {
+			t.Errorf("%s by a ticket: %v", target, err)
+		}
+		if got := explain(t, "ticket:"+made.ID, target); got.Code != framecodec.CodeNotAllowed || got.Rule.List != "tickets" {
+			t.Errorf("explain %s says %+v", target, got)
+		}
+	}
+	if got := explain(t, "ticket:"+made.ID, "echo"); !got.Allowed {
+		t.Errorf("explain says %+v", got)
+	}
+	listing := func() (list struct{ Targets []struct{ Name string } }) {
+		req, _ := http.NewRequest(http.MethodGet, siteURL+"/targets", nil)
+		req.Header = bearer(made.Ticket)
+		res, err := patiently(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		decode(t, res, &list)
+		return list
+	}
+	if list := listing(); len(list.Targets) != 1 || list.Targets[0].Name != "echo" {
+		t.Errorf("its targets: %+v", list)
+	}
+	for _, one := range tunnels(t, "gateway") {
+		if one.Identity != "ticket:"+made.ID {
+			t.Errorf("the identity is %q", one.Identity)
+		}
+	}
+	connect(t, siteURL, bearer(made.Ticket))
+	refusedOffer(t, bearer(made.Ticket), framecodec.CodeTicketUsed)
+	// Altered, of another key, of another endpoint, none at all.
+	altered := []byte(makeTicket(t, values{"endpoint": "gw", "target": "echo"}).Ticket)
+	altered[len(altered)/2] ^= 1
+	refusedOffer(t, bearer(string(altered)), framecodec.CodeTicketInvalid)
+	refusedOffer(t, bearer("nonsense"), framecodec.CodeTicketInvalid)
+	refusedOffer(t, bearer(strings.Repeat("x", 5000)), framecodec.CodeTicketInvalid)
+	refusedOffer(t, http.Header{}, framecodec.CodeUnauthenticated)
+	// Over, also for a tunnel that runs.
+	short := makeTicket(t, values{"endpoint": "gw", "target": "echo", "expires_in": "2s"})
+	q := connect(t, siteURL, bearer(short.Ticket))
+	select {
+	case <-q.session.Done():
+		wantCode(t, q.session.Err(), framecodec.CodeTicketExpired)
+	case <-time.After(long):
+		t.Error("the tunnel outlives its ticket")
+	}
+	refusedOffer(t, bearer(short.Ticket), framecodec.CodeTicketExpired)
+	// Revoked.
+	gone := makeTicket(t, values{"endpoint": "gw", "target": "echo", "uses": 10})
+	q = connect(t, siteURL, bearer(gone.Ticket))
+	adminJSON(t, http.MethodDelete, "/tickets/"+gone.ID, nil, http.StatusNoContent, nil)
+	select {
+	case <-q.session.Done():
+		wantCode(t, q.session.Err(), framecodec.CodeClosedByAdmin)
+	case <-time.After(long):
+		t.Error("the tunnel outlives its ticket's revocation")
+	}
+	refusedOffer(t, bearer(gone.Ticket), framecodec.CodeTicketInvalid)
+	adminJSON(t, http.MethodDelete, "/tickets/nosuch", nil, http.StatusNotFound, nil)
+	var list []struct {
+		ID      string
+		Used    int
+		Revoked bool
+	}
+	adminJSON(t, http.MethodGet, "/tickets", nil, http.StatusOK, &list)
+	for _, one := range list {
+		if one.ID == made.ID && one.Used != 2 || one.Revoked != (one.ID == gone.ID) {
+			t.Errorf("listed as %+v", one)
+		}
+	}
+	// Counts and revocations survive a restart; another key takes none of them.
+	if err := load(bare); err != nil {
+		t.Fatal(err)
+	}
+	if err := load(config); err != nil {
+		t.Fatal(err)
+	}
+	refusedOffer(t, bearer(made.Ticket), framecodec.CodeTicketUsed)
+	refusedOffer(t, bearer(gone.Ticket), framecodec.CodeTicketInvalid)
+	fresh := makeTicket(t, values{"endpoint": "gw", "target": "echo", "uses": 5})
+	if err := load(strings.Replace(config, ticketKey, "another "+ticketKey, 1)); err != nil {
+		t.Fatal(err)
+	}
+	refusedOffer(t, bearer(fresh.Ticket), framecodec.CodeTicketInvalid)
+}
+
+// TestTicketRefusals: what cannot be made is said, by the admin API and at load.
+func TestTicketRefusals(t *testing.T) {
+	start(t, kept(t.TempDir(), "target echo tcp/127.0.0.1:9\ntickets {\nkey \""+ticketKey+"\"\n}"))
+	for name, test := range map[string]struct {
+		body values
+		want int
+	}{
+		"no endpoint":    {values{"endpoint": "nosuch", "target": "echo"}, http.StatusNotFound},
+		"no target":      {values{"endpoint": "gw"}, http.StatusBadRequest},
+		"a wrong target": {values{"endpoint": "gw", "target": "nosuch"}, http.StatusBadRequest},
+		"an address":     {values{"endpoint": "gw", "target": "tcp/10.0.0.1:22"}, http.StatusBadRequest},
+		"uses":           {values{"endpoint": "gw", "target": "echo", "uses": -1}, http.StatusBadRequest},
+		"over":           {values{"endpoint": "gw", "target": "echo", "until": time.Now().Add(-time.Hour)}, http.StatusBadRequest},
+		"two ends":       {values{"endpoint": "gw", "target": "echo", "until": time.Now().Add(time.Hour), "expires_in": "1h"}, http.StatusBadRequest},
+		"no time":        {values{"endpoint": "gw", "target": "echo", "expires_in": "soon"}, http.StatusBadRequest},
+		"a wrong url":    {values{"endpoint": "gw", "target": "echo", "url": "gw.example.com"}, http.StatusBadRequest},
+	} {
+		t.Log(name)
+		adminJSON(t, http.MethodPost, "/tickets", test.body, test.want, nil)
+	}
+	if err := load(kept(t.TempDir(), "target echo tcp/127.0.0.1:9")); err != nil {
+		t.Fatal(err)
+	}
+	adminJSON(t, http.MethodPost, "/tickets", values{"endpoint": "gw", "target": "echo"}, http.StatusConflict, nil)
+	for options, want := range map[string]string{
+		"tickets":                            "key is missing",
+		"tickets {\nkey short\n}":            "at least 32 are needed",
+		"tickets {\nkey {env.NOT_SET_AT}\n}": "tickets: key",
+	} {
+		if err := load(kept(t.TempDir(), options)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", options, fmt.Sprint(err), want)
+		}
+	}
+}

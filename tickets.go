@@ -1,0 +1,241 @@
+package culvert
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/signal"
+)
+
+// Tickets lets whoever holds a ticket open one target, without being anybody: the
+// admin API makes links with an end and a count (POST /webrtc_tunnel/tickets).
+type Tickets struct {
+	// Key signs and checks tickets (HS256): at least 32 bytes. Give a placeholder, {file.*} or {env.*}. Gateways with the
+	// same key take each other's tickets. Required.
+	Key string `json:"key,omitempty"`
+
+	key []byte
+}
+
+const (
+	ticketIssuer   = "webrtc_tunnel"
+	ticketPrefix   = "ticket:" // of the identity of who holds one
+	ticketsFolder  = "tickets"
+	minTicketKey   = 32
+	defaultTicket  = 24 * time.Hour
+	ticketKept     = 24 * time.Hour // behind its end: so long it is said that it is over, or used up
+	maxTicketBytes = 4 << 10
+)
+
+// provision reads the key.
+func (t *Tickets) provision() error {
+	if t.Key == "" {
+		return errors.New("tickets: key is missing: give {file./run/secrets/...} with at least 32 random bytes")
+	}
+	key, err := caddy.NewReplacer().ReplaceOrErr(t.Key, true, true)
+	if err != nil {
+		return fmt.Errorf("tickets: key: %w", err)
+	}
+	if key = strings.TrimRight(key, "\r\n"); len(key) < minTicketKey {
+		return fmt.Errorf("tickets: the key has %d bytes: at least %d are needed, such as those of `openssl rand -base64 32`", len(key), minTicketKey)
+	}
+	t.key = []byte(key)
+	return nil
+}
+
+// ticketClaims are what a ticket says (RFC 7519 section 4.1, and its count).
+type ticketClaims struct {
+	jwt.Claims
+	Uses int `json:"uses"`
+}
+
+// sign makes a ticket for a target of an endpoint.
+func (t *Tickets) sign(endpoint string, r ticketRecord) (string, error) {
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: t.key}, (&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		return "", err
+	}
+	return jwt.Signed(signer).Claims(ticketClaims{
+		Claims: jwt.Claims{
+			Issuer: ticketIssuer, Audience: jwt.Audience{endpoint}, Subject: r.Target, ID: r.ID,
+			Expiry: jwt.NewNumericDate(r.Until),
+		},
+		Uses: r.Uses,
+	}).Serialize()
+}
+
+// check reads a ticket of an endpoint. The error is a *tunnel.Error:
+// ticket_expired, or ticket_invalid for whatever else is wrong with it.
+func (t *Tickets) check(endpoint, token string) (signal.Ticket, *tunnel.Error) {
+	invalid := func(err error) (signal.Ticket, *tunnel.Error) {
+		return signal.Ticket{}, &tunnel.Error{Code: framecodec.CodeTicketInvalid, Text: "this is no ticket of this endpoint", Err: err}
+	}
+	if len(token) > maxTicketBytes {
+		return invalid(nil)
+	}
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.HS256})
+	if err != nil {
+		return invalid(err)
+	}
+	var c ticketClaims
+	if err := parsed.Claims(t.key, &c); err != nil {
+		return invalid(err)
+	}
+	err = c.ValidateWithLeeway(jwt.Expected{Issuer: ticketIssuer, AnyAudience: jwt.Audience{endpoint}, Time: time.Now()}, 0)
+	switch {
+	case errors.Is(err, jwt.ErrExpired):
+		return signal.Ticket{}, &tunnel.Error{Code: framecodec.CodeTicketExpired, Text: "the ticket's time is over"}
+	case err != nil:
+		return invalid(err)
+	case c.Expiry == nil || c.ID == "" || c.Subject == "" || c.Uses < 1 || !validTicketID(c.ID):
+		return invalid(errors.New("a claim is missing"))
+	}
+	return signal.Ticket{ID: c.ID, Target: c.Subject, Until: c.Expiry.Time(), Uses: c.Uses}, nil
+}
+
+func newTicketID() string { return strings.ToLower(rand.Text()) }
+
+// validTicketID: an ID becomes part of a key in storage.
+func validTicketID(id string) bool {
+	return len(id) <= 64 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz234567") == ""
+}
+
+// ticketRecord is what storage has of a ticket; never the ticket itself.
+type ticketRecord struct {
+	ID       string    `json:"id"`
+	Endpoint string    `json:"endpoint"`
+	Target   string    `json:"target"`
+	Created  time.Time `json:"created"`
+	Until    time.Time `json:"until"`
+	Uses     int       `json:"uses"`
+	Used     int       `json:"used"`
+	Revoked  bool      `json:"revoked,omitempty"`
+}
+
+func (r ticketRecord) over() bool { return !time.Now().Before(r.Until) }
+
+func ticketKey(id string) string { return ticketsFolder + "/" + id + ".json" }
+
+// use counts one use of a ticket, or says why it cannot be used. Gateways that
+// share storage count together.
+func (l *ledger) use(ctx context.Context, endpoint string, t signal.Ticket) *tunnel.Error {
+	var r ticketRecord
+	var refusal *tunnel.Error
+	err := l.update(ctx, ticketKey(t.ID), &r, func() error {
+		switch {
+		case r.Revoked:
+			refusal = &tunnel.Error{Code: framecodec.CodeTicketInvalid, Text: "the ticket was revoked"}
+			return refusal
+		case r.Used >= t.Uses:
+			refusal = &tunnel.Error{Code: framecodec.CodeTicketUsed, Text: "the ticket is used up"}
+			return refusal
+		}
+		// A gateway that shares no storage with the one that made it sees it for the
+		// first time.
+		r.ID, r.Endpoint, r.Target, r.Until, r.Uses = t.ID, endpoint, t.Target, t.Until, t.Uses
+		r.Used++
+		return nil
+	})
+	switch {
+	case refusal != nil:
+		return refusal
+	case err != nil:
+		return &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "the ticket's count cannot be read", Err: err}
+	}
+	return nil
+}
+
+// revoke takes a ticket back and ends its tunnels; false: there is none.
+func (l *ledger) revoke(ctx context.Context, id string) (found bool, _ error) {
+	var r ticketRecord
+	missing := errors.New("no such ticket")
+	err := l.update(ctx, ticketKey(id), &r, func() error {
+		if r.ID == "" {
+			return missing
+		}
+		r.Revoked = true
+		return nil
+	})
+	if errors.Is(err, missing) {
+		return false, nil
+	}
+	if err == nil {
+		l.endRevoked(id)
+	}
+	return err == nil, err
+}
+
+func (l *ledger) endRevoked(id string) {
+	for _, t := range l.hub.tunnels.all() {
+		if t.identity == ticketPrefix+id && t.ticket != "" {
+			t.close(framecodec.CodeClosedByAdmin, "the ticket was revoked")
+		}
+	}
+}
+
+// checkTickets ends the tunnels of tickets that another gateway has revoked.
+func (l *ledger) checkTickets(ctx context.Context) error {
+	seen := map[string]bool{}
+	for _, t := range l.hub.tunnels.all() {
+		id, ok := strings.CutPrefix(t.identity, ticketPrefix)
+		if !ok || t.ticket == "" || seen[id] {
+			continue
+		}
+		seen[id] = true
+		var r ticketRecord
+		if err := l.load(ctx, ticketKey(id), &r); err != nil {
+			return err
+		}
+		if r.Revoked {
+			l.endRevoked(id)
+		}
+	}
+	return nil
+}
+
+// tickets lists those that storage knows, the newest first.
+func (l *ledger) tickets(ctx context.Context) ([]ticketRecord, error) {
+	storage := l.storage()
+	if storage == nil {
+		return nil, errNoStorage
+	}
+	list := []ticketRecord{}
+	keys, err := storage.List(ctx, ledgerPrefix+ticketsFolder, false)
+	if err != nil {
+		return list, nil //nolint:nilerr // there is no such folder yet
+	}
+	for _, key := range keys {
+		var r ticketRecord
+		if err := l.load(ctx, strings.TrimPrefix(key, ledgerPrefix), &r); err != nil {
+			return nil, err
+		}
+		if r.ID != "" {
+			list = append(list, r)
+		}
+	}
+	return list, nil
+}
+
+// pruneTickets removes those that were over for a while.
+func (l *ledger) pruneTickets(ctx context.Context, storage certmagic.Storage) {
+	list, err := l.tickets(ctx)
+	if err != nil {
+		return
+	}
+	for _, r := range list {
+		if time.Since(r.Until) > ticketKept {
+			_ = storage.Delete(ctx, ledgerPrefix+ticketKey(r.ID)) // the next time, then
+		}
+	}
+}
