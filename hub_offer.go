@@ -160,6 +160,7 @@ func (h *hub) exitTimeouts() gateway.Timeouts {
 	}
 	return gateway.Timeouts{
 		Dial: time.Duration(env.timeouts.Dial), Keepalive: time.Duration(env.timeouts.Keepalive), Write: time.Duration(env.timeouts.Write),
+		Idle: time.Duration(env.timeouts.Idle),
 	}
 }
 

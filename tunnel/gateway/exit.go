@@ -88,6 +88,9 @@ type Timeouts struct {
 	// 30 s (a raw channel has no window of its own, what waits for a stalled one
 	// fills the association's).
 	Write time.Duration
+	// Idle ends a raw channel without data in either direction for this long;
+	// streams have the session's. Zero: never.
+	Idle time.Duration
 }
 
 // Exit serves the streams of one tunnel at the gateway. It is safe for

@@ -37,6 +37,7 @@ type Raw struct {
 	since   time.Time
 
 	bytesIn, bytesOut atomic.Uint64
+	active            atomic.Int64 // when data was moved last, in nanoseconds since
 	running           atomic.Int32
 	uncount           func()
 
@@ -47,6 +48,7 @@ type Raw struct {
 	mu     sync.Mutex
 	conn   net.Conn           // guarded by mu until dialled is closed, then constant
 	at     policy.Address     // likewise
+	idle   *time.Timer        // nil: it may be idle for ever; guarded by mu
 	cancel context.CancelFunc // of the dial; constant
 	result *tunnel.Error      // guarded by mu; nil while it runs
 }
@@ -180,6 +182,9 @@ func (r *Raw) end(code tunnel.Code) {
 	}
 	r.result = &tunnel.Error{Code: code, Text: policy.ClientText(code)}
 	conn := r.conn
+	if r.idle != nil {
+		r.idle.Stop()
+	}
 	r.mu.Unlock()
 	close(r.over)
 	r.cancel()

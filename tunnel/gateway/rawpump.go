@@ -55,6 +55,7 @@ func (r *Raw) dial(ctx context.Context, v view, opened func()) bool {
 	if now := e.view(); now != v && r.recheck(now.policy) {
 		return false
 	}
+	r.watchIdle()
 	close(r.dialled)
 	if e.cfg.OnRaw != nil {
 		e.cfg.OnRaw(r, false)
@@ -75,7 +76,7 @@ func (r *Raw) send() tunnel.Code {
 			if r.carrier.WriteMessage(buf[:n]) != nil {
 				return r.discard()
 			}
-			r.bytesOut.Add(uint64(n))
+			r.moved(&r.bytesOut, n)
 		}
 		switch {
 		case err == nil:
@@ -154,7 +155,7 @@ func (r *Raw) pumpOne() error {
 	if err != nil {
 		return err
 	}
-	r.bytesIn.Add(uint64(n))
+	r.moved(&r.bytesIn, n)
 	return r.write(buf[:n])
 }
 
