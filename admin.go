@@ -245,7 +245,8 @@ func (*Admin) explain(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	subject := policy.Subject{Endpoint: s.name, Identity: q.Identity, Groups: q.Groups, Anonymous: q.Identity == ""}
-	return writeJSON(w, http.StatusOK, h.explain(r.Context(), s, subject, target, q.Expose))
+	e := h.explain(r.Context(), s, subject, target, q.Expose)
+	return writeJSON(w, http.StatusOK, h.withBreaker(e, s.name, target))
 }
 
 // health is the body of GET /health.

@@ -23,7 +23,7 @@ const appName = "webrtc_tunnel"
 // it. Tunnels survive a configuration reload; changing `listen` ends them,
 // nothing else does.
 //
-// Events: `tunnel_opened`, `tunnel_closed`, `tunnel_rejected`, `stream_denied`.
+// Events: `tunnel_opened`, `tunnel_closed`, `tunnel_rejected`, `stream_denied`, `breaker_opened`, `breaker_closed`.
 type App struct {
 	// Listen is the UDP address for all peer connections. Default: udp/:3478.
 	Listen string `json:"listen,omitempty"`

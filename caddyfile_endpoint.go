@@ -80,6 +80,7 @@ func basePathOf(matcher caddy.ModuleMap) (string, bool) {
 //			groups <name...>
 //			title <text>
 //			app <name>
+//			breaker off
 //		}
 //		dynamic {
 //			allow <rule> [private] {
@@ -186,6 +187,8 @@ func (e *Endpoint) readTarget(d *caddyfile.Dispenser) error {
 		"groups": many(&t.Groups),
 		"title":  one(&t.Title),
 		"app":    one(&t.App),
+
+		"breaker": one(&t.Breaker),
 	})
 }
 

@@ -93,6 +93,7 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 			target pc tcp/10.0.0.9:5900 tcp/10.0.0.10:5900 {
 				title "Office PC"
 				app vnc
+				breaker off
 			}
 			dynamic {
 				allow tcp/10.0.0.0/8:22,8000-8100 {
@@ -111,10 +112,10 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 		}`, `{"name":"gw","base_path":"/tunnel","identity":"{http.request.header.X-User}","allow_anonymous":true,"groups":"{http.auth.user.groups}",
 			"max_age":43200000000000,"expires":"{http.auth.user.exp}","origin":["https://app.example.com","https://b.example.com","https://c.example.com"],
 			"allow_http":true,"dialects":[1,2],
-			"target":{"pc":{"addresses":["tcp/10.0.0.9:5900","tcp/10.0.0.10:5900"],"title":"Office PC","app":"vnc","position":"Testfile:17"},
+			"target":{"pc":{"addresses":["tcp/10.0.0.9:5900","tcp/10.0.0.10:5900"],"title":"Office PC","app":"vnc","breaker":"off","position":"Testfile:17"},
 				"ssh":{"addresses":["tcp/10.0.0.5:22"],"users":["alice","bob"],"groups":["ops"],"position":"Testfile:13"}},
-			"dynamic":{"rules":[{"allow":"tcp/10.0.0.0/8:22,8000-8100","users":["alice"],"position":"Testfile:22"},
-				{"allow":"tcp/*.internal.example:443","private":true,"position":"Testfile:25"},{"deny":"10.0.0.13","position":"Testfile:26"}],"resolver":"10.0.0.53"},
+			"dynamic":{"rules":[{"allow":"tcp/10.0.0.0/8:22,8000-8100","users":["alice"],"position":"Testfile:23"},
+				{"allow":"tcp/*.internal.example:443","private":true,"position":"Testfile:26"},{"deny":"10.0.0.13","position":"Testfile:27"}],"resolver":"10.0.0.53"},
 			"default_target":"ssh","limits":{"tunnels_per_identity":2,"streams_per_tunnel":3,"opens_per_second":4}}`},
 		"entry target":       {new(Entry), "webrtc_tunnel office ssh", `{"remote":"office","target":"ssh"}`},
 		"entry address":      {new(Entry), "webrtc_tunnel office tcp/10.0.0.7:5432", `{"remote":"office","target":"tcp/10.0.0.7:5432"}`},

@@ -150,7 +150,8 @@ func (e *Endpoint) policyConfig(env *environment) policy.Config {
 	for _, name := range slices.Sorted(maps.Keys(e.Target)) {
 		t := e.Target[name]
 		cfg.Targets = append(cfg.Targets, policy.NamedTarget{
-			Name: name, Addresses: t.Addresses, Users: t.Users, Groups: t.Groups, Title: t.Title, App: t.App, Position: t.Position,
+			Name: name, Addresses: t.Addresses, Users: t.Users, Groups: t.Groups, Title: t.Title, App: t.App,
+			Breaker: t.Breaker, Position: t.Position,
 		})
 	}
 	if e.Expose != nil {

@@ -23,6 +23,9 @@ type Target struct {
 	Title string `json:"title,omitempty"`
 	// App says what it is opened with, such as vnc or ssh.
 	App string `json:"app,omitempty"`
+	// Breaker, off, has every open tried however often the target has failed. Default: a target that fails often is
+	// given a rest, from 5 seconds to a minute, and opens are answered breaker_open meanwhile.
+	Breaker string `json:"breaker,omitempty"`
 	// Position is where the target stands in the Caddyfile; explain and logs show it.
 	Position string `json:"position,omitempty"`
 }

@@ -14,6 +14,8 @@ const (
 	eventTunnelClosed   = "tunnel_closed"
 	eventTunnelRejected = "tunnel_rejected"
 	eventStreamDenied   = "stream_denied"
+	eventBreakerOpened  = "breaker_opened"
+	eventBreakerClosed  = "breaker_closed"
 )
 
 // eventQueueLength bounds the events waiting for subscribers.

@@ -43,6 +43,7 @@ type hub struct {
 
 	reactor    *reactor.Reactor // from the first attach or open on
 	pool       *gateway.Pool    // dial bounds of the process
+	breakers   *gateway.Breakers
 	tunnels    tunnelTable
 	remotes    remoteTable
 	services   serviceTable
@@ -68,7 +69,9 @@ type transport struct {
 // acquireHub returns the hub of a listen address with one more reference.
 func acquireHub(listen listenAddress) (*hub, error) {
 	v, _, err := hubPool.LoadOrNew(listen, func() (caddy.Destructor, error) {
-		return &hub{listen: listen, memory: tunnel.NewBudget(nil, 0)}, nil
+		h := &hub{listen: listen, memory: tunnel.NewBudget(nil, 0)}
+		h.breakers = gateway.NewBreakers(h.breakerChanged)
+		return h, nil
 	})
 	if err != nil {
 		return nil, err
@@ -238,6 +241,7 @@ func (h *hub) detach(env *environment) {
 	h.remotes.keep(h, left)
 	if len(left) > 0 {
 		h.setOptions()
+		h.keepBreakers(left[len(left)-1])
 		h.recheck(left[len(left)-1])
 		h.closeUnused()
 	}

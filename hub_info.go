@@ -158,5 +158,5 @@ func (h *hub) health() (unavailable, degraded []string) {
 			}
 		}
 	}
-	return unavailable, degraded
+	return unavailable, append(degraded, h.brokenTargets()...)
 }

@@ -139,6 +139,7 @@ func (h *hub) newExit(t *gatewayTunnel) *gateway.Exit {
 		Subject:       t.subjectLocked(), // nobody else has the tunnel yet
 		Policy:        func() *policy.Policy { return h.policyOf(t.endpoint) },
 		Pool:          h.pool,
+		Breakers:      h.breakers,
 		Reactor:       h.reactor,
 		Timeouts:      h.exitTimeouts,
 		DefaultTarget: t.target,

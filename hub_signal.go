@@ -7,6 +7,7 @@ import (
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/gateway"
 	"github.com/culvertgate/culvert/tunnel/policy"
 	"github.com/culvertgate/culvert/tunnel/rtc"
 	"github.com/culvertgate/culvert/tunnel/signal"
@@ -158,7 +159,7 @@ type targetList struct {
 // users see it.
 type targetEntry struct {
 	policy.TargetInfo
-	Usable bool `json:"usable"` // a tunnel for it can be had at this moment
+	Usable bool `json:"usable"` // a tunnel for it can be had at this moment, and its breaker is not open
 }
 
 // Targets implements signal.Backend.
@@ -171,7 +172,8 @@ func (b *backend) Targets(ctx context.Context, c signal.Caller) (any, error) {
 	unavailable, _ := b.hub.health()
 	subject := subjectOf(b.name, c)
 	for _, info := range state.policy.Targets(subject) {
-		list.Targets = append(list.Targets, targetEntry{TargetInfo: info, Usable: len(unavailable) == 0})
+		usable := len(unavailable) == 0 && b.hub.breakers.Named(b.name, info.Name) != gateway.BreakerOpen
+		list.Targets = append(list.Targets, targetEntry{TargetInfo: info, Usable: usable})
 	}
 	for _, s := range b.hub.services.at(b.name) {
 		if state.policy.MayReach(subject, s.Owner(), s.key.name).Allowed {

@@ -142,4 +142,6 @@ func codeLabel(c tunnel.Code) string {
 }
 
 // ruleLabel names a rule by its endpoint and place, both from the configuration.
-func ruleLabel(d policy.Decision) string { return d.Rule.Endpoint + " " + d.Rule.String() }
+func ruleLabel(d policy.Decision) string { return refLabel(d.Rule) }
+
+func refLabel(r policy.RuleRef) string { return r.Endpoint + " " + r.String() }

@@ -186,6 +186,7 @@ var (
 	descWindowBlocked = desc("window_blocked_total", "Times that a stream had data and no credit.")
 	descBuffered      = desc("buffered_bytes", "Bytes received and not yet delivered.")
 	descBudget        = desc("memory_budget_bytes", "Bytes taken from the memory budget.")
+	descBreakers      = desc("breaker_state", "Breakers of named targets, and the worst of the addresses that each dynamic rule allows: 0 closed, 1 half open, 2 open.", "target")
 	descPackets       = desc("udp_packets_total", "Packets of the UDP socket; dropped ones were neither STUN nor from a checked pair.", "direction")
 	descReceiveErrors = desc("udp_receive_errors_total", "Reads of the UDP socket that failed, and packets that the kernel dropped there, mostly because the buffer was full.")
 	descEventsDropped = desc("events_dropped_total", "Events that no subscriber heard of because the queue was full.")
@@ -195,7 +196,7 @@ var (
 func (*liveCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descTunnels, descStreams, descBytes, descFrames, descBlocked, descWindowBlocked,
-		descBuffered, descBudget, descPackets, descReceiveErrors, descEventsDropped,
+		descBuffered, descBudget, descBreakers, descPackets, descReceiveErrors, descEventsDropped,
 	} {
 		ch <- d
 	}
@@ -236,6 +237,9 @@ func (c *liveCollector) collectHubs(gauge, counter emitFunc) {
 		used += h.memory.Used()
 	}
 	gauge(descBudget, float64(used))
+	for label, state := range breakerStates() {
+		gauge(descBreakers, float64(state), label)
+	}
 	packets := c.m.packets.sum()
 	counter(descPackets, float64(packets.PacketsIn), "in")
 	counter(descPackets, float64(packets.PacketsOut), "out")

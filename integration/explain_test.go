@@ -134,7 +134,8 @@ func (w *paths) generate(rng *rand.Rand) string {
 	fmt.Fprintf(&b, "groups {http.request.header.X-Groups}\ndialects 1 2\ndefault_target named\nlimits {\ntunnels_per_identity 64\n}\n")
 	fmt.Fprintf(&b, "target named tcp/%s:%s%s\n", host(), w.port, who())
 	fmt.Fprintf(&b, "target ops tcp/%s:%s {\ngroups %s\n}\n", host(), w.port, pick("ops", "dev"))
-	fmt.Fprintf(&b, "target byname tcp/%s:%s\n", pick("one.example", "nowhere.example", "localhost"), w.port)
+	// Explain tells of breakers apart (TestBreaker): what leads nowhere would open one.
+	fmt.Fprintf(&b, "target byname tcp/%s:%s {\nbreaker off\n}\n", pick("one.example", "nowhere.example", "localhost"), w.port)
 	fmt.Fprintf(&b, "target pair tcp/127.0.0.5:1 tcp/%s:%s%s\n", host(), w.port, who())
 	fmt.Fprintf(&b, "dynamic {\nresolver %s\n", w.dns)
 	for range 2 + rng.IntN(6) {

@@ -75,10 +75,13 @@ func events() []recorded {
 	return slices.Clone(record)
 }
 
+// recordedNames are all events; a recorder is provisioned for each.
+var recordedNames = []string{"tunnel_opened", "tunnel_closed", "tunnel_rejected", "stream_denied", "breaker_opened", "breaker_closed"}
+
 // on subscribes a recorder of a generation to all events.
 func on(generation string) string {
 	block := "\tevents {\n"
-	for _, name := range []string{"tunnel_opened", "tunnel_closed", "tunnel_rejected", "stream_denied"} {
+	for _, name := range recordedNames {
 		block += "\t\ton " + name + " culvert_test " + generation + "\n"
 	}
 	return block + "\t}"

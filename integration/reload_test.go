@@ -70,7 +70,7 @@ func TestReloads(t *testing.T) {
 			at = traffic.paused(t, measure)
 		}
 	}
-	if got := (provisioned.Load() - before) / 4; got != reloads {
+	if got := (provisioned.Load() - before) / int64(len(recordedNames)); got != reloads {
 		t.Errorf("%d configurations were provisioned, want %d", got, reloads)
 	}
 	end := traffic.paused(t, func(t *testing.T) usage { return measureUntil(t, at) })

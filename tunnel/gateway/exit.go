@@ -6,13 +6,15 @@
 // each raw channel, which end with the channel. Exit.Close stops all of an Exit,
 // Exit.Wait waits for them. None stays for a stream that is open.
 //
-// Locks: Exit.mu, Pool.mu and Raw.mu. None is held while another is taken, nor
-// during a call into the session, the policy, a connection or the
-// configuration's functions.
+// Locks: Exit.mu, Pool.mu, Raw.mu and Breakers.mu; and that of a single breaker,
+// which is taken with Breakers.mu or the library's own held. No other is held
+// while another is taken, nor is any during a call into the session, a connection
+// or the configuration's functions.
 package gateway
 
 import (
 	"context"
+	"errors"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -42,6 +44,8 @@ type ExitConfig struct {
 	Policy func() *policy.Policy
 	// Pool holds the bounds of the process.
 	Pool *Pool
+	// Breakers keep opens away from targets that fail; nil: none do.
+	Breakers *Breakers
 	// Reactor takes the connections over.
 	Reactor Adopter
 	// Timeouts are asked for with every open, since a reload changes them; nil: the
@@ -129,6 +133,7 @@ func NewExit(cfg ExitConfig) *Exit {
 			Resolver: cfg.Resolver,
 			Lookup:   newLookups().wait,
 			Line:     cfg.Pool.wait,
+			Admit:    cfg.Breakers.admitDynamic,
 			Connect:  cfg.Connect,
 		},
 		opens: make(map[*context.CancelFunc]struct{}),
@@ -163,12 +168,28 @@ func (e *Exit) timeouts() Timeouts {
 	return t
 }
 
-// dial connects to a target with the time-outs that count now.
-func (e *Exit) dial(ctx context.Context, v view, t tunnel.Target) (net.Conn, policy.Address, error) {
+// dial connects to a target that the policy has not refused, with the time-outs
+// that count now, unless its breaker is open.
+func (e *Exit) dial(ctx context.Context, v view, t tunnel.Target) (c net.Conn, at policy.Address, err error) {
 	dialer := e.dialer
 	dialer.Keepalive = e.timeouts().Keepalive
-	return dialer.Dial(ctx, v.policy, *v.subject, t)
+	if !t.Named() {
+		return dialer.Dial(ctx, v.policy, *v.subject, t)
+	}
+	tell, err := e.cfg.Breakers.admitNamed(v.policy, t.Host)
+	if err != nil {
+		return nil, policy.Address{}, err
+	}
+	outcome := errPanicked
+	defer func() { tell(outcome) }()
+	c, at, err = dialer.Dial(ctx, v.policy, *v.subject, t)
+	outcome = err
+	return c, at, err
 }
+
+// errPanicked is the outcome of a dial that did not return: not the target's
+// fault.
+var errPanicked = errors.New("panicked")
 
 // Close gives up what is being opened and ends the raw channels with
 // tunnel_closed; streams that are open belong to the session. It does not wait.

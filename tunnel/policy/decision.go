@@ -89,6 +89,8 @@ func ClientText(c tunnel.Code) string {
 		return "the target cannot be reached"
 	case framecodec.CodeResolveFailed:
 		return "the name cannot be resolved"
+	case framecodec.CodeBreakerOpen:
+		return "the target has failed too often and is given a rest, try again later"
 	case framecodec.CodeOverloaded:
 		return "too many connections are being opened"
 	case framecodec.CodeCancelled:

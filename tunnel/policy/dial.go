@@ -33,6 +33,11 @@ type Dialer struct {
 	// Line waits for a place among the dials to an address and returns how to give
 	// it back; nil: at once.
 	Line func(ctx context.Context, a Address) (release func(), err error)
+	// Admit is asked, at the front of the line, whether an address that a client
+	// named may be dialled now, and returns what is to be told the outcome: each time
+	// and once. by is the rule that allows the address. nil: always. Named targets
+	// are not asked for: whoever calls Dial knows their names.
+	Admit func(a Address, by RuleRef) (tell func(error), err error)
 	// Connect connects to a, calling control on the socket first; nil: net.Dialer.
 	// It is the seam of tests.
 	Connect func(ctx context.Context, a Address, control Control) (net.Conn, error)
@@ -82,7 +87,7 @@ func (d *Dialer) dialStep(ctx context.Context, p *Policy, s Subject, t tunnel.Ta
 		}
 	}
 	lookupCtx, cancel := share(ctx, 2) // half of the time is the look-up's
-	list, _, err := p.addresses(lookupCtx, r, s, t, st)
+	list, seen, err := p.addresses(lookupCtx, r, s, t, st)
 	cancel()
 	if err != nil {
 		return nil, Address{}, err
@@ -90,7 +95,7 @@ func (d *Dialer) dialStep(ctx context.Context, p *Policy, s Subject, t tunnel.Ta
 	var first error
 	for i, a := range list {
 		oneCtx, cancel := share(ctx, len(list)-i)
-		c, err := d.dialOne(oneCtx, a, func(network, address string, socket syscall.RawConn) error {
+		c, err := d.dialOne(oneCtx, a, st.grant, seen[i].Rule, func(network, address string, socket syscall.RawConn) error {
 			if err := p.recheck(s, t.Kind, st.grant, a, network, address); err != nil {
 				return err
 			}
@@ -99,9 +104,6 @@ func (d *Dialer) dialStep(ctx context.Context, p *Policy, s Subject, t tunnel.Ta
 			}
 			return nil
 		})
-		if err != nil {
-			err = dialError(oneCtx, err)
-		}
 		cancel()
 		if err == nil {
 			return c, a, nil
@@ -116,14 +118,42 @@ func (d *Dialer) dialStep(ctx context.Context, p *Policy, s Subject, t tunnel.Ta
 	return nil, Address{}, first
 }
 
-func (d *Dialer) dialOne(ctx context.Context, a Address, check Control) (net.Conn, error) {
+// dialOne waits for its turn and dials an address; its error has a code.
+func (d *Dialer) dialOne(ctx context.Context, a Address, g grant, by RuleRef, check Control) (net.Conn, error) {
+	began := time.Now()
 	if d.Line != nil {
 		release, err := d.Line(ctx, a)
 		if err != nil {
-			return nil, err
+			return nil, hurried(dialError(ctx, err))
 		}
 		defer release()
 	}
+	tell := func(error) {}
+	if d.Admit != nil && g.dynamic {
+		var err error
+		if tell, err = d.Admit(a, by); err != nil {
+			return nil, dialError(ctx, err)
+		}
+	}
+	outcome := errNotTried // a panic is not the target's fault
+	defer func() { tell(outcome) }()
+	waited := time.Since(began)
+	c, err := d.connect(ctx, a, check)
+	if err != nil {
+		err = dialError(ctx, err)
+		if time.Since(began) < 2*waited {
+			err = hurried(err)
+		}
+	}
+	outcome = err
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// connect dials an address.
+func (d *Dialer) connect(ctx context.Context, a Address, check Control) (net.Conn, error) {
 	if d.Connect != nil {
 		return d.Connect(ctx, a, check)
 	}

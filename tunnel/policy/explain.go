@@ -23,6 +23,19 @@ type Considered struct {
 	Allowed bool    `json:"allowed"`
 	Rule    RuleRef `json:"rule"`
 	Reason  string  `json:"reason"`
+
+	at Address
+}
+
+// Dialled returns the addresses that an open would try now, in order.
+func (e Explanation) Dialled() []Address {
+	var list []Address
+	for _, c := range e.Addresses {
+		if c.Allowed {
+			list = append(list, c.at)
+		}
+	}
+	return list
 }
 
 // Explained is a decision that no address has a part in.
@@ -31,7 +44,7 @@ func Explained(d Decision) Explanation {
 }
 
 func considered(name string, a Address, d Decision) Considered {
-	return Considered{Name: name, Address: a.String(), Allowed: d.Allowed, Rule: d.Rule, Reason: d.Reason}
+	return Considered{Name: name, Address: a.String(), Allowed: d.Allowed, Rule: d.Rule, Reason: d.Reason, at: a}
 }
 
 // Explain decides as a real open would, resolves names with r (nil: the

@@ -196,6 +196,36 @@ func (p *Policy) Targets(s Subject) []TargetInfo {
 	return out
 }
 
+// Breaker returns what stands for a named target where its failures are counted;
+// false: they are not, or there is no such target. The empty name is the default
+// target's.
+func (p *Policy) Breaker(name string) (RuleRef, bool) {
+	if name == "" {
+		name = p.defaultTarget
+	}
+	t := p.targets[name]
+	if t == nil || !t.breaker {
+		return RuleRef{}, false
+	}
+	return t.ref, true
+}
+
+// Breakers returns everything that failures are counted for: the names of the
+// named targets, and the rules that let clients name addresses.
+func (p *Policy) Breakers() (targets []string, rules []RuleRef) {
+	for _, t := range p.order {
+		if t.breaker {
+			targets = append(targets, t.info.Name)
+		}
+	}
+	for i := range p.rules {
+		if !p.rules[i].deny {
+			rules = append(rules, p.rules[i].ref)
+		}
+	}
+	return targets, rules
+}
+
 // local reports whether an address is one of this host's, loopback included.
 func (p *Policy) local(a netip.Addr) bool {
 	return a.IsLoopback() || slices.Contains(p.hostAddresses(), a)

@@ -26,7 +26,10 @@ type NamedTarget struct {
 	Users, Groups []string
 	Title         string // for people; may be empty
 	App           string // what the console opens it with; may be empty
-	Position      string // in the Caddyfile; empty where not known
+	// Breaker is off where opens are tried however often they have failed; empty:
+	// the target is given a rest then.
+	Breaker  string
+	Position string // in the Caddyfile; empty where not known
 }
 
 // TargetInfo is a named target as its users see it.
@@ -43,6 +46,7 @@ type namedTarget struct {
 	kind     tunnel.Kind // KindNamed or KindNamedDatagram
 	info     TargetInfo
 	audience audience
+	breaker  bool
 	steps    []step
 }
 
@@ -66,10 +70,13 @@ func parseTarget(in NamedTarget, ref RuleRef) (*namedTarget, error) {
 		t.steps = append(t.steps, steps...)
 	}
 	t.info.Kind = KindWord(t.kind)
+	var err error
+	if t.breaker, err = parseBreaker(in.Breaker); err != nil {
+		return nil, err
+	}
 	for i := range t.steps {
 		t.steps[i].grant = grant{by: &t.ref, exact: t.steps[i].name == "", private: true}
 	}
-	var err error
 	t.audience, err = newAudience(in.Users, in.Groups)
 	return t, err
 }
@@ -81,6 +88,18 @@ func (t *namedTarget) open(s Subject) bool {
 		return t.info.Name == s.Ticket
 	}
 	return t.audience.admits(s)
+}
+
+// parseBreaker reports whether failures of the target are counted.
+func parseBreaker(text string) (bool, error) {
+	switch text {
+	case "":
+		return true, nil
+	case "off":
+		return false, nil
+	default:
+		return false, fmt.Errorf("breaker %q: the only word is off", text)
+	}
 }
 
 // KindWord tells streams from flows, for people and in target lists.
