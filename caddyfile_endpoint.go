@@ -80,6 +80,7 @@ func basePathOf(matcher caddy.ModuleMap) (string, bool) {
 //			groups <name...>
 //			title <text>
 //			app <name>
+//			proxy_protocol v1|v2
 //			breaker off
 //		}
 //		dynamic {
@@ -188,7 +189,8 @@ func (e *Endpoint) readTarget(d *caddyfile.Dispenser) error {
 		"title":  one(&t.Title),
 		"app":    one(&t.App),
 
-		"breaker": one(&t.Breaker),
+		"proxy_protocol": one(&t.ProxyProtocol),
+		"breaker":        one(&t.Breaker),
 	})
 }
 

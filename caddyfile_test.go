@@ -89,6 +89,7 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 			target ssh tcp/10.0.0.5:22 {
 				users alice bob
 				groups ops
+				proxy_protocol v2
 			}
 			target pc tcp/10.0.0.9:5900 tcp/10.0.0.10:5900 {
 				title "Office PC"
@@ -112,10 +113,10 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 		}`, `{"name":"gw","base_path":"/tunnel","identity":"{http.request.header.X-User}","allow_anonymous":true,"groups":"{http.auth.user.groups}",
 			"max_age":43200000000000,"expires":"{http.auth.user.exp}","origin":["https://app.example.com","https://b.example.com","https://c.example.com"],
 			"allow_http":true,"dialects":[1,2],
-			"target":{"pc":{"addresses":["tcp/10.0.0.9:5900","tcp/10.0.0.10:5900"],"title":"Office PC","app":"vnc","breaker":"off","position":"Testfile:17"},
-				"ssh":{"addresses":["tcp/10.0.0.5:22"],"users":["alice","bob"],"groups":["ops"],"position":"Testfile:13"}},
-			"dynamic":{"rules":[{"allow":"tcp/10.0.0.0/8:22,8000-8100","users":["alice"],"position":"Testfile:23"},
-				{"allow":"tcp/*.internal.example:443","private":true,"position":"Testfile:26"},{"deny":"10.0.0.13","position":"Testfile:27"}],"resolver":"10.0.0.53"},
+			"target":{"pc":{"addresses":["tcp/10.0.0.9:5900","tcp/10.0.0.10:5900"],"title":"Office PC","app":"vnc","breaker":"off","position":"Testfile:18"},
+				"ssh":{"addresses":["tcp/10.0.0.5:22"],"users":["alice","bob"],"groups":["ops"],"proxy_protocol":"v2","position":"Testfile:13"}},
+			"dynamic":{"rules":[{"allow":"tcp/10.0.0.0/8:22,8000-8100","users":["alice"],"position":"Testfile:24"},
+				{"allow":"tcp/*.internal.example:443","private":true,"position":"Testfile:27"},{"deny":"10.0.0.13","position":"Testfile:28"}],"resolver":"10.0.0.53"},
 			"default_target":"ssh","limits":{"tunnels_per_identity":2,"streams_per_tunnel":3,"opens_per_second":4}}`},
 		"entry target":       {new(Entry), "webrtc_tunnel office ssh", `{"remote":"office","target":"ssh"}`},
 		"entry address":      {new(Entry), "webrtc_tunnel office tcp/10.0.0.7:5432", `{"remote":"office","target":"tcp/10.0.0.7:5432"}`},
@@ -191,7 +192,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		"later option guacamole":   {site("guacamole win rdp"), []string{`unrecognized option "guacamole"`}},
 		"later option on_reload":   {site("on_reload keep"), []string{`unrecognized option "on_reload"`}},
 		"later limit rate":         {site("limits {\nrate 1MiB\n}"), []string{`unrecognized option "rate" in limits`}},
-		"later target option":      {site("target a tcp/10.0.0.1:1 {\nproxy_protocol v2\n}"), []string{`unrecognized option "proxy_protocol" in target`}},
+		"later target option":      {site("target a tcp/10.0.0.1:1 {\nrecord /x\n}"), []string{`unrecognized option "record" in target`}},
 		"duplicate target":         {site("target a tcp/10.0.0.1:1\ntarget a tcp/10.0.0.1:2"), []string{`duplicate target "a"`, "Caddyfile:4"}},
 		"target without address":   {site("target a"), []string{"rong argument count"}},
 		"two dynamic blocks":       {site("dynamic {\ndeny 10.0.0.1\n}\ndynamic {\ndeny 10.0.0.2\n}"), []string{`duplicate option "dynamic"`}},

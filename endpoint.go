@@ -151,7 +151,7 @@ func (e *Endpoint) policyConfig(env *environment) policy.Config {
 		t := e.Target[name]
 		cfg.Targets = append(cfg.Targets, policy.NamedTarget{
 			Name: name, Addresses: t.Addresses, Users: t.Users, Groups: t.Groups, Title: t.Title, App: t.App,
-			Breaker: t.Breaker, Position: t.Position,
+			ProxyProtocol: t.ProxyProtocol, Breaker: t.Breaker, Position: t.Position,
 		})
 	}
 	if e.Expose != nil {

@@ -23,6 +23,10 @@ type Target struct {
 	Title string `json:"title,omitempty"`
 	// App says what it is opened with, such as vnc or ssh.
 	App string `json:"app,omitempty"`
+	// ProxyProtocol, v1 or v2, begins each connection with a header that tells the target the client's address
+	// (port 0: it is not known). Stream targets only; at a unix socket the header's destination is 0.0.0.0:0 or
+	// [::]:0. Default: no header.
+	ProxyProtocol string `json:"proxy_protocol,omitempty"`
 	// Breaker, off, has every open tried however often the target has failed. Default: a target that fails often is
 	// given a rest, from 5 seconds to a minute, and opens are answered breaker_open meanwhile.
 	Breaker string `json:"breaker,omitempty"`

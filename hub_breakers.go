@@ -134,7 +134,7 @@ type explanation struct {
 	Breaker string `json:"breaker,omitempty"`
 }
 
-// explain adds what an open would meet behind the policy.
+// withBreaker adds what an open would meet behind the policy.
 func (h *hub) withBreaker(e policy.Explanation, endpoint string, t tunnel.Target) explanation {
 	out := explanation{Explanation: e}
 	if !e.Allowed {

@@ -140,6 +140,7 @@ func (h *hub) newExit(t *gatewayTunnel) *gateway.Exit {
 		Policy:        func() *policy.Policy { return h.policyOf(t.endpoint) },
 		Pool:          h.pool,
 		Breakers:      h.breakers,
+		Source:        t.clientIP,
 		Reactor:       h.reactor,
 		Timeouts:      h.exitTimeouts,
 		DefaultTarget: t.target,

@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -46,6 +47,9 @@ type ExitConfig struct {
 	Pool *Pool
 	// Breakers keep opens away from targets that fail; nil: none do.
 	Breakers *Breakers
+	// Source is the client's address, for targets that are told it (PROXY protocol);
+	// the zero value: not known.
+	Source netip.Addr
 	// Reactor takes the connections over.
 	Reactor Adopter
 	// Timeouts are asked for with every open, since a reload changes them; nil: the
@@ -134,6 +138,7 @@ func NewExit(cfg ExitConfig) *Exit {
 			Lookup:   newLookups().wait,
 			Line:     cfg.Pool.wait,
 			Admit:    cfg.Breakers.admitDynamic,
+			Source:   cfg.Source,
 			Connect:  cfg.Connect,
 		},
 		opens: make(map[*context.CancelFunc]struct{}),

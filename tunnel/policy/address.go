@@ -63,4 +63,5 @@ type grant struct {
 	dynamic bool     // a client named it: the rules of the dynamic block count
 	exact   bool     // the operator wrote this very address
 	private bool     // the operator lets the name lead to private addresses
+	proxy   byte     // version of the PROXY protocol that its addresses are told the client in; 0: none
 }

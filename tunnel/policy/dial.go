@@ -38,6 +38,9 @@ type Dialer struct {
 	// and once. by is the rule that allows the address. nil: always. Named targets
 	// are not asked for: whoever calls Dial knows their names.
 	Admit func(a Address, by RuleRef) (tell func(error), err error)
+	// Source is the client's address for targets that want to be told it in the
+	// PROXY protocol; the zero value: not known.
+	Source netip.Addr
 	// Connect connects to a, calling control on the socket first; nil: net.Dialer.
 	// It is the seam of tests.
 	Connect func(ctx context.Context, a Address, control Control) (net.Conn, error)
@@ -139,6 +142,9 @@ func (d *Dialer) dialOne(ctx context.Context, a Address, g grant, by RuleRef, ch
 	defer func() { tell(outcome) }()
 	waited := time.Since(began)
 	c, err := d.connect(ctx, a, check)
+	if err == nil && g.proxy != 0 {
+		err = announce(ctx, c, g.proxy, d.Source, a)
+	}
 	if err != nil {
 		err = dialError(ctx, err)
 		if time.Since(began) < 2*waited {

@@ -26,6 +26,9 @@ type NamedTarget struct {
 	Users, Groups []string
 	Title         string // for people; may be empty
 	App           string // what the console opens it with; may be empty
+	// ProxyProtocol is v1 or v2: each connection begins with a header that tells
+	// the client's address. Empty: none. For stream targets only.
+	ProxyProtocol string
 	// Breaker is off where opens are tried however often they have failed; empty:
 	// the target is given a rest then.
 	Breaker  string
@@ -70,12 +73,15 @@ func parseTarget(in NamedTarget, ref RuleRef) (*namedTarget, error) {
 		t.steps = append(t.steps, steps...)
 	}
 	t.info.Kind = KindWord(t.kind)
-	var err error
+	proxy, err := parseProxyProtocol(in.ProxyProtocol, t.kind)
+	if err != nil {
+		return nil, err
+	}
 	if t.breaker, err = parseBreaker(in.Breaker); err != nil {
 		return nil, err
 	}
 	for i := range t.steps {
-		t.steps[i].grant = grant{by: &t.ref, exact: t.steps[i].name == "", private: true}
+		t.steps[i].grant = grant{by: &t.ref, exact: t.steps[i].name == "", private: true, proxy: proxy}
 	}
 	t.audience, err = newAudience(in.Users, in.Groups)
 	return t, err
