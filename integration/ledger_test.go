@@ -115,7 +115,7 @@ func TestBlocks(t *testing.T) {
 		"no endpoint": {values{"endpoint": "nosuch", "identity": "x"}, http.StatusNotFound},
 		"no identity": {values{"endpoint": "gw"}, http.StatusBadRequest},
 		"over":        {values{"endpoint": "gw", "identity": "x", "until": time.Now().Add(-time.Second)}, http.StatusBadRequest},
-		"a typo":      {values{"endpoint": "gw", "identity": "x", "untill": time.Now()}, http.StatusBadRequest},
+		"a typo":      {values{"endpoint": "gw", "identity": "x", "til": time.Now()}, http.StatusBadRequest},
 	} {
 		t.Log(name)
 		adminJSON(t, http.MethodPost, "/blocks", test.body, test.want, nil)
@@ -136,10 +136,8 @@ func TestBytesPerDay(t *testing.T) {
 	go func() { _, _ = conn.Write(make([]byte, 64<<20)) }()
 	_ = conn.SetReadDeadline(time.Now().Add(long))
 	buf := make([]byte, 1<<16)
-	for n := 0; err == nil; {
-		if n, err = conn.Read(buf); n == 0 && err == nil {
-			break
-		}
+	for err == nil {
+		_, err = conn.Read(buf)
 	}
 	wantCode(t, err, framecodec.CodeQuotaExceeded)
 	if _, err := alice.open("echo"); tunnel.CodeOf(err) != framecodec.CodeQuotaExceeded {
