@@ -45,6 +45,7 @@ func (a *Admin) Routes() []caddy.AdminRoute {
 		route("/blocks", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.listBlocks, http.MethodPost: a.addBlock, http.MethodDelete: a.removeBlock}),
 		route("/tickets", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.listTickets, http.MethodPost: a.makeTicket}),
 		route("/tickets/{id}", map[string]caddy.AdminHandlerFunc{http.MethodDelete: a.revokeTicket}),
+		route("/drain", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.showDrain, http.MethodPost: a.startDrain, http.MethodDelete: a.cancelDrain}),
 		route("/explain", map[string]caddy.AdminHandlerFunc{http.MethodPost: a.explain}),
 		route("/health", map[string]caddy.AdminHandlerFunc{http.MethodGet: a.health}),
 	}
@@ -257,19 +258,13 @@ type health struct {
 
 // health answers GET /health: 503 when no new tunnel can be had.
 func (*Admin) health(w http.ResponseWriter, _ *http.Request) error {
-	state := health{Status: "ok"}
-	status := http.StatusOK
+	var unavailable, degraded []string
 	for _, h := range runningHubs() {
-		unavailable, degraded := h.health()
-		state.Reasons = append(append(state.Reasons, unavailable...), degraded...)
-		switch {
-		case len(unavailable) > 0:
-			state.Status, status = "unavailable", http.StatusServiceUnavailable
-		case len(degraded) > 0 && status == http.StatusOK:
-			state.Status = "degraded"
-		}
+		un, de := h.health()
+		unavailable, degraded = append(unavailable, un...), append(degraded, de...)
 	}
-	return writeJSON(w, status, state)
+	state, status := healthOf(unavailable, degraded)
+	return writeJSON(w, status, health{state, append(unavailable, degraded...)})
 }
 
 var (

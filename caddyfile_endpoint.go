@@ -105,6 +105,8 @@ func basePathOf(matcher caddy.ModuleMap) (string, bool) {
 //		tickets {
 //			key <placeholder>
 //		}
+//		on_reload keep|drain|cut
+//		health <path>
 //		default_target <name>
 //		limits {
 //			tunnels_per_identity <n>
@@ -140,6 +142,8 @@ func (e *Endpoint) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			e.Tickets = new(Tickets)
 			return readBlock(d, "tickets", map[string]option{"key": one(&e.Tickets.Key)})
 		}},
+		"on_reload":      one(&e.OnReload),
+		"health":         one(&e.Health),
 		"default_target": one(&e.DefaultTarget),
 		"limits": block("limits", map[string]option{
 			"tunnels_per_identity": number(&limits.TunnelsPerIdentity),

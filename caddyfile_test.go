@@ -190,7 +190,7 @@ func TestCaddyfileErrors(t *testing.T) {
 
 		"unknown directive option": {site("nam x"), []string{`unrecognized option "nam"`, "Caddyfile:3"}},
 		"later option guacamole":   {site("guacamole win rdp"), []string{`unrecognized option "guacamole"`}},
-		"later option on_reload":   {site("on_reload keep"), []string{`unrecognized option "on_reload"`}},
+		"on_reload twice":          {site("on_reload keep\non_reload cut"), []string{`duplicate option "on_reload"`}},
 		"later limit rate":         {site("limits {\nrate 1MiB\n}"), []string{`unrecognized option "rate" in limits`}},
 		"later target option":      {site("target a tcp/10.0.0.1:1 {\nrecord /x\n}"), []string{`unrecognized option "record" in target`}},
 		"duplicate target":         {site("target a tcp/10.0.0.1:1\ntarget a tcp/10.0.0.1:2"), []string{`duplicate target "a"`, "Caddyfile:4"}},

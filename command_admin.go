@@ -32,12 +32,20 @@ func (f *adminFlags) register(cmd *cobra.Command) {
 }
 
 // request asks the admin API of the Caddy that runs here.
-func (f *adminFlags) request(method, uri string) ([]byte, error) {
+func (f *adminFlags) request(method, uri string) ([]byte, error) { return f.send(method, uri, "") }
+
+// send is request with a body of JSON; empty: none.
+func (f *adminFlags) send(method, uri, body string) ([]byte, error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(f.address, nil, f.config, f.adapter)
 	if err != nil {
 		return nil, fmt.Errorf("finding the admin API: %w", err)
 	}
-	res, err := caddycmd.AdminAPIRequest(address, method, uri, nil, nil)
+	var header http.Header
+	var content io.Reader
+	if body != "" {
+		header, content = http.Header{"Content-Type": {"application/json"}}, strings.NewReader(body)
+	}
+	res, err := caddycmd.AdminAPIRequest(address, method, uri, header, content)
 	if err != nil {
 		return nil, adminError(address, err)
 	}

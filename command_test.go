@@ -494,7 +494,8 @@ func TestCommandRefusesUsage(t *testing.T) {
 		{"connect --url " + url + " --target ssh --listen 1 --cert x", "belong together"},
 		{"connect --url " + url + " --target ssh --listen 1 --ca " + empty, "no certificate"},
 		{"kill", "requires at least 1 arg"},
-		{"drain", `no command "drain"`},
+		{"drain --deadline -1s --address localhost:1", "must not be negative"},
+		{"drain --address localhost:1", "does Caddy run here"},
 		{"bench --url " + url, "unknown flag"},
 	} {
 		c := start(t, nil, strings.Fields(tt.args)...)

@@ -67,6 +67,12 @@ type Endpoint struct {
 	DefaultTarget string `json:"default_target,omitempty"`
 	// Tickets admits links to one target. Default: none are taken.
 	Tickets *Tickets `json:"tickets,omitempty"`
+	// OnReload is what becomes of running streams that the policy of a new configuration refuses: keep (they go on),
+	// drain (they have timeouts drain to finish) or cut. Default: cut.
+	OnReload string `json:"on_reload,omitempty"`
+	// Health is a path below the base path, such as /health, that says whether new tunnels can be had: 200 or 503,
+	// without reasons. Default: none.
+	Health string `json:"health,omitempty"`
 	// Limits of one client.
 	Limits *EndpointLimits `json:"limits,omitempty"`
 
@@ -113,7 +119,7 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 	}
 	if err := app.addEndpoint(&endpointState{
 		name: e.Name, fingerprint: string(fingerprint), policy: compiled, limits: *e.Limits, maxAge: e.MaxAge,
-		dialects: e.Dialects, allowAnonymous: e.AllowAnonymous, dynamic: e.Dynamic != nil, exposes: e.Expose != nil, tickets: e.Tickets,
+		dialects: e.Dialects, allowAnonymous: e.AllowAnonymous, dynamic: e.Dynamic != nil, exposes: e.Expose != nil, tickets: e.Tickets, onReload: e.OnReload,
 	}); err != nil {
 		return err
 	}
@@ -131,6 +137,7 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 func (e *Endpoint) applyDefaults(ctx caddy.Context) {
 	orDefault(&e.BasePath, "/")
 	orDefault(&e.Identity, defaultIdentity)
+	orDefault(&e.OnReload, reloadCut)
 	if e.Name == "" {
 		e.Name = hostOf(ctx) + e.BasePath
 	}
@@ -182,6 +189,10 @@ func (e *Endpoint) policyConfig(env *environment) policy.Config {
 // handler's.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	caller := e.caller(r)
+	if e.isHealth(caller.Path) {
+		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+		return e.serveHealth(w, r)
+	}
 	started := time.Now()
 	result := e.signal.ServeHTTP(w, r, caller)
 	if !result.Handled || result.Status == http.StatusNotFound && result.Kind == signal.KindUnknown {

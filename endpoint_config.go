@@ -96,6 +96,13 @@ type EndpointLimits struct {
 	BytesPerDay int64 `json:"bytes_per_day,omitempty"`
 }
 
+// What becomes of running streams that a new policy refuses.
+const (
+	reloadKeep  = "keep"
+	reloadDrain = "drain"
+	reloadCut   = "cut"
+)
+
 const defaultIdentity = "{http.auth.user.id}"
 
 func (l *EndpointLimits) applyDefaults() {
@@ -144,6 +151,12 @@ func (e *Endpoint) validate() error {
 	}
 	if _, ok := readExpiry(e.Expires); constant(e.Expires) && !ok {
 		return fmt.Errorf("expires %q is neither a placeholder, such as one of a token's exp, nor a time (seconds since 1970 or RFC 3339): nobody would be let in", e.Expires)
+	}
+	if !slices.Contains([]string{reloadKeep, reloadDrain, reloadCut}, e.OnReload) {
+		return fmt.Errorf("on_reload %q is none of keep, drain and cut", e.OnReload)
+	}
+	if err := validateHealth(e.Health); err != nil {
+		return err
 	}
 	if e.MaxAge < 0 {
 		return errors.New("max_age must not be negative")

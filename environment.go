@@ -74,6 +74,7 @@ type endpointState struct {
 	dynamic        bool // clients may name addresses
 	exposes        bool // clients may publish services
 	tickets        *Tickets
+	onReload       string // reloadKeep, reloadDrain or reloadCut
 }
 
 func (s *endpointState) admits(dialect int) bool { return slices.Contains(s.dialects, dialect) }

@@ -14,6 +14,7 @@ const (
 	eventTunnelClosed   = "tunnel_closed"
 	eventTunnelRejected = "tunnel_rejected"
 	eventStreamDenied   = "stream_denied"
+	eventDrainStarted   = "drain_started"
 	eventBreakerOpened  = "breaker_opened"
 	eventBreakerClosed  = "breaker_closed"
 )

@@ -53,7 +53,8 @@ type hub struct {
 	memory     *tunnel.Budget
 	streams    atomic.Int64 // of all tunnels, with raw channels and those being opened
 	warnings   warnings
-	draining   atomic.Bool // no new tunnels
+	draining   atomic.Bool // no new tunnels and streams
+	drain      draining    // by the admin API; guarded by mu
 	events     *eventQueue
 	stop       chan struct{} // ends the clock
 	wg         sync.WaitGroup
@@ -275,8 +276,24 @@ func (h *hub) applyLocked() {
 
 // recheck judges tunnels and their streams by a configuration.
 func (h *hub) recheck(env *environment) {
+	later := false
 	for _, t := range h.tunnels.all() {
 		t.recheck(env)
+		s := env.endpoints[t.endpoint]
+		later = later || s != nil && s.onReload == reloadDrain
+	}
+	if later {
+		time.AfterFunc(time.Duration(env.timeouts.Drain), h.recheckLate)
+	}
+}
+
+// recheckLate ends what endpoints with `on_reload drain` refuse, once it has had the
+// time to finish. Behind the hub's end there is no tunnel left to judge.
+func (h *hub) recheckLate() {
+	for _, t := range h.tunnels.all() {
+		if s := h.endpoint(t.endpoint); s != nil && s.onReload == reloadDrain {
+			t.cut(s.policy)
+		}
 	}
 }
 
@@ -314,16 +331,17 @@ const shuttingDown = "the gateway is shutting down"
 // shutDown ends all tunnels. With drain (the process ends) peers are told first
 // and streams may finish within timeouts.drain.
 func (h *hub) shutDown(drain bool) {
+	h.cancelDrain() // this one has a deadline of its own
 	h.draining.Store(true)
 	env := h.current()
-	why := "the gateway's configuration has no place for this tunnel any more"
+	code, why := framecodec.CodeTunnelClosed, "the gateway's configuration has no place for this tunnel any more"
 	if drain {
-		why = shuttingDown
+		code, why = framecodec.CodeDraining, shuttingDown
 	}
 	if drain && env != nil {
-		h.drain(time.Duration(env.timeouts.Drain))
+		h.letFinish(time.Duration(env.timeouts.Drain))
 	}
-	h.tunnels.closeAll(framecodec.CodeTunnelClosed, why)
+	h.tunnels.closeAll(code, why)
 	if env != nil && len(env.endpoints) > 0 {
 		h.ledger.look(env) // what was counted last
 	}
@@ -341,9 +359,9 @@ func (h *hub) shutDown(drain bool) {
 	}
 }
 
-// drain tells every peer to open nothing new and waits until no stream is left,
+// letFinish tells every peer to open nothing new and waits until no stream is left,
 // at most for limit.
-func (h *hub) drain(limit time.Duration) {
+func (h *hub) letFinish(limit time.Duration) {
 	for _, t := range h.tunnels.all() {
 		if s := t.currentSession(); s != nil {
 			s.GoAway(framecodec.CodeDraining, limit)
@@ -375,6 +393,7 @@ func (h *hub) Destruct() error {
 	if !running {
 		return nil
 	}
+	h.cancelDrain()
 	close(h.stop)
 	<-h.events.close()
 	h.wg.Wait()

@@ -165,7 +165,7 @@ func (t *gatewayTunnel) admitStream(session *tunnel.Session) *tunnel.Error {
 	if session != nil {
 		open += session.Stats().Streams
 	}
-	if env == nil || state == nil {
+	if env == nil || state == nil || t.hub.draining.Load() {
 		return &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"}
 	}
 	if d := t.hub.gate(state, t.identity, t.owner); !d.Allowed {

@@ -12,12 +12,16 @@ import (
 	"github.com/culvertgate/culvert/tunnel/signal"
 )
 
+// drainRetry is when a client may ask again: another process, or the end of the
+// drain, is near.
+const drainRetry = 2 * time.Second
+
 // create answers an offer for an endpoint. Limits come before state: nothing of
 // the peer connection is made before every count has room for it.
 func (h *hub) create(ctx context.Context, state *endpointState, c signal.Caller, o signal.Offer) (signal.Session, error) {
 	env := h.current()
 	if env == nil || h.draining.Load() {
-		return signal.Session{}, &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"}
+		return signal.Session{}, signal.WithRetryAfter(drainRetry, &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"})
 	}
 	if !c.Expires.IsZero() && !time.Now().Before(c.Expires) {
 		return signal.Session{}, expired(c)

@@ -177,8 +177,8 @@ func (t *gatewayTunnel) unexpose(k serviceKey, why string) {
 }
 
 // recheckServices takes back what a policy no longer lets the tunnel publish, and
-// ends its streams.
-func (t *gatewayTunnel) recheckServices(p *policy.Policy) {
+// with cut ends its streams.
+func (t *gatewayTunnel) recheckServices(p *policy.Policy, cut bool) {
 	session, owner := t.currentSession(), t.subject()
 	for _, s := range t.hub.services.of(t) {
 		d := p.MayExpose(owner, s.key.name)
@@ -191,12 +191,23 @@ func (t *gatewayTunnel) recheckServices(p *policy.Policy) {
 			continue
 		}
 		session.Revoke(s.key.name, framecodec.CodeNotAllowed, policy.ClientText(framecodec.CodePolicyChanged))
-		session.EachStream(func(st *tunnel.Stream) {
-			if st.Entry() && st.Target().Host == s.key.name {
-				st.Reset(framecodec.CodePolicyChanged, policy.ClientText(framecodec.CodePolicyChanged))
-			}
-		})
 	}
+	if cut {
+		t.cutReverse(p)
+	}
+}
+
+// cutReverse ends the streams to services that the tunnel may no longer publish.
+func (t *gatewayTunnel) cutReverse(p *policy.Policy) {
+	session, owner := t.currentSession(), t.subject()
+	if session == nil {
+		return
+	}
+	session.EachStream(func(st *tunnel.Stream) {
+		if st.Entry() && !p.MayExpose(owner, st.Target().Host).Allowed {
+			st.Reset(framecodec.CodePolicyChanged, policy.ClientText(framecodec.CodePolicyChanged))
+		}
+	})
 }
 
 // forgetServices takes back all services of a tunnel that ends.

@@ -225,9 +225,17 @@ func (t *gatewayTunnel) recheck(env *environment) {
 		if session != nil {
 			session.SetMaxStreams(s.limits.StreamsPerTunnel)
 		}
-		t.exit.Recheck(s.policy)
-		t.recheckServices(s.policy)
+		if s.onReload == reloadCut {
+			t.exit.Recheck(s.policy)
+		}
+		t.recheckServices(s.policy, s.onReload == reloadCut)
 	}
+}
+
+// cut ends the streams that a policy refuses.
+func (t *gatewayTunnel) cut(p *policy.Policy) {
+	t.exit.Recheck(p)
+	t.recheckServices(p, true)
 }
 
 // limitOpens sets how many streams a second the client may ask for; 0: as many as
@@ -271,7 +279,7 @@ func (t *gatewayTunnel) renew(c signal.Caller) {
 	}
 	p := t.hub.policyOf(t.endpoint)
 	t.exit.Recheck(p)
-	t.recheckServices(p)
+	t.recheckServices(p, true)
 	if len(t.hub.services.of(t)) > 0 { // who may reach them depends on the owner's groups too
 		for _, other := range t.hub.tunnels.all() {
 			if other.endpoint == t.endpoint {

@@ -97,11 +97,11 @@ func TestShutDownSaysWhy(t *testing.T) {
 			close(g.gone)
 		}()
 		h.shutDown(exiting)
-		want := "the gateway is shutting down"
+		code, want := framecodec.CodeDraining, "the gateway is shutting down"
 		if !exiting {
-			want = "the gateway's configuration has no place for this tunnel any more"
+			code, want = framecodec.CodeTunnelClosed, "the gateway's configuration has no place for this tunnel any more"
 		}
-		if g.closeCode != framecodec.CodeTunnelClosed || g.closeText != want {
+		if g.closeCode != code || g.closeText != want {
 			t.Errorf("exiting %v: it ended with %v, %q", exiting, g.closeCode, g.closeText)
 		}
 	}

@@ -76,7 +76,7 @@ func events() []recorded {
 }
 
 // recordedNames are all events; a recorder is provisioned for each.
-var recordedNames = []string{"tunnel_opened", "tunnel_closed", "tunnel_rejected", "stream_denied", "breaker_opened", "breaker_closed"}
+var recordedNames = []string{"tunnel_opened", "tunnel_closed", "tunnel_rejected", "stream_denied", "breaker_opened", "breaker_closed", "drain_started"}
 
 // on subscribes a recorder of a generation to all events.
 func on(generation string) string {

@@ -43,7 +43,7 @@ var adminCauses = []cause{
 
 // stopCauses end a process in an orderly way, after timeouts.drain.
 var stopCauses = []cause{
-	{"the gateway stops", func(p *pair, _ stream) error { return p.gateway.Stop(patience) }, "", "tunnel_closed", sawRST, sawRST},
+	{"the gateway stops", func(p *pair, _ stream) error { return p.gateway.Stop(patience) }, "", "draining", sawRST, sawRST},
 	{"the client stops", func(p *pair, _ stream) error { return p.client.Stop(patience) }, "tunnel_closed", "", sawRST, sawRST},
 }
 

@@ -165,7 +165,7 @@ func TestMustShow7Draining(t *testing.T) {
 	if took := time.Since(start); took < 11*time.Second || took > 20*time.Second {
 		t.Errorf("the stream that stays was cut after %v, want 12 s", took)
 	}
-	want := map[string]int{"normal": 1, "tunnel_closed": 1}
+	want := map[string]int{"normal": 1, "draining": 1}
 	testkit.Eventually(t, patience, func() error {
 		m, err := readMetrics(p.client)
 		got := rise(ends, m.ends("client"))
