@@ -224,6 +224,8 @@ type StreamInfo struct {
 	Queued    int           `json:"queued"`    // received and not yet delivered
 	Window    uint64        `json:"window"`    // what the peer may still send; 0 in dialect 1
 	Credit    uint64        `json:"credit"`    // what we may still send; likewise
+	Out       Waiting       `json:"out"`       // what our direction waits for
+	In        Waiting       `json:"in"`        // what the peer's waits for here
 	Flow      *FlowInfo     `json:"flow,omitempty"`
 	Age       time.Duration `json:"-"`
 	Idle      time.Duration `json:"-"` // since a byte moved; coarse
@@ -252,7 +254,9 @@ func (st *Stream) Info() StreamInfo {
 	} else if !st.s.d1 {
 		window, credit = st.granted-st.got, st.limit-st.sent
 	}
+	out, in := st.waitsLocked(at)
 	return StreamInfo{
+		Out: out, In: in,
 		ID: st.num, Target: st.target.String(), Entry: st.entry, Opened: st.state.opened, Accepted: st.asked,
 		Sending: st.state.send == halfOpen, Receiving: st.state.recv == halfOpen,
 		BytesIn: st.got, BytesOut: st.sent, Queued: st.queue.n,
