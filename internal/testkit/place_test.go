@@ -47,9 +47,11 @@ func TestPayloadDependsOnTheSeedAlone(t *testing.T) {
 	}
 }
 
-func TestSetupInstallsTheWheelThatWeRun(t *testing.T) {
+func TestSetupInstallsWhatWeRun(t *testing.T) {
 	text := must[[]byte](t)(os.ReadFile(filepath.Join(must[string](t)(Root()), "scripts", "setup")))
-	if want := "\nwheel_version=" + WheelVersion + "\n"; !strings.Contains(string(text), want) {
-		t.Errorf("scripts/setup does not say %q", want)
+	for _, want := range []string{"\nwheel_version=" + WheelVersion + "\n", "\npysocks_version=" + PySocksVersion + "\n"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("scripts/setup does not say %q", want)
+		}
 	}
 }
