@@ -89,9 +89,13 @@ mutants: ## plant the committed bugs one by one; the tests must find each [RUN=n
 
 .PHONY: fuzz
 fuzz: ## fuzz every parser for a while [FUZZTIME=30s PKG=./framecodec]
-	@FUZZTIME=$(FUZZTIME) scripts/fuzz $(or $(PKG),$(LEAF))
+	@FUZZTIME=$(FUZZTIME) scripts/fuzz $(or $(PKG),$(LEAF) .)
 
 ##@ Measuring it
+
+.PHONY: datagrams
+datagrams: setup ## 10,000 datagrams a second for 30 s, with loss, beside a stream: the long versions
+	@CULVERT_LONG=1 go test -count=1 -v -timeout 30m -run '^TestDatagram(Rate|Loss|sBesideBulk)$$' ./integration/twonets
 
 .PHONY: bench
 bench: setup ## compare with the reference system, in one interleaved run [BENCH="flags"]

@@ -5,7 +5,6 @@
 // use, coturn.
 //
 // A test makes a world (world_linux_test.go) and has the ports in it for itself.
-// Those that measure are kept out of builds with the race detector; the long
-// ones are those of `make faults` (environment variable CULVERT_LONG), each with
-// a short version that `make test` runs.
+// Those that measure are kept out of builds with the race detector; `make
+// datagrams` (environment variable CULVERT_LONG) runs the same for longer.
 package twonets

@@ -127,7 +127,7 @@ func TestRelayOnly(t *testing.T) {
 // TestRelayWithWrongSecret: credentials that coturn does not take are no tunnel,
 // and the client is told within its time-out.
 func TestRelayWithWrongSecret(t *testing.T) {
-	o := options{clientApp: "timeouts {\n\t\t\tconnect 3s\n\t\t}"}
+	o := options{timeouts: "connect 3s"}
 	o.beforeRun = func(w *world) {
 		client, _, _ := startTURN(w)
 		w.cable.Cut(testkit.CutUDP)

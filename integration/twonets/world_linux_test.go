@@ -60,6 +60,7 @@ type options struct {
 	cable      testkit.CableConfig
 	gatewayApp string // of the gateway's global option webrtc_tunnel
 	clientApp  string
+	timeouts   string       // of both, besides drain
 	beforeRun  func(*world) // when the networks are there, and no program yet
 }
 
@@ -97,6 +98,10 @@ func (w *world) gatewayConfig() string {
 	skip_install_trust
 	webrtc_tunnel {
 		%[1]s
+		timeouts {
+			drain 10ms # the end of a test waits for no flow
+			%[8]s
+		}
 	}
 }
 https://%[2]s:%[3]d {
@@ -119,7 +124,7 @@ https://%[2]s:%[3]d {
 		}
 	}
 }
-`, app, w.cable.Far(), gatewaySite, w.host(), w.host6(), echoPort, dnsPort)
+`, app, w.cable.Far(), gatewaySite, w.host(), w.host6(), echoPort, dnsPort, w.options.timeouts)
 }
 
 func (w *world) clientConfig() string {
@@ -127,6 +132,10 @@ func (w *world) clientConfig() string {
 	return fmt.Sprintf(`{
 	webrtc_tunnel {
 		%s
+		timeouts {
+			drain 10ms
+			%s
+		}
 		remote gw %s {
 			tls_trust_pool file %s
 		}
@@ -163,7 +172,7 @@ func (w *world) clientConfig() string {
 		}
 	}
 }
-`, w.options.clientApp, w.url(), root, socksEntry, usersEntry, udpEntry, dnsPort, tcpEntry)
+`, w.options.clientApp, w.options.timeouts, w.url(), root, socksEntry, usersEntry, udpEntry, dnsPort, tcpEntry)
 }
 
 // waitForCertificate waits until the gateway's site has the one that it makes
@@ -307,6 +316,7 @@ func (w *world) dial(network string, port int) net.Conn {
 
 // tunnelInfo is what the tests need of GET /webrtc_tunnel/tunnels.
 type tunnelInfo struct {
+	ID            string
 	State         string
 	CandidatePair string `json:"candidate_pair"`
 	Streams       int
