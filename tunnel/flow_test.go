@@ -241,6 +241,28 @@ func TestFlowDropsTheOldest(t *testing.T) {
 	}
 }
 
+// A connection that drops because the flow, or its reader, is too slow says so in
+// the flow's figures: entries have such connections.
+func TestFlowCountsWhatItsConnectionDrops(t *testing.T) {
+	p := newFlowPair(t, nil)
+	conn, ep := newDatagramConn()
+	for range 100 {
+		_, _ = conn.Write([]byte("x")) // the flow is not open yet: 64 stay
+	}
+	openFlow(t, p.client, ep)
+	if f := p.client.Streams()[0].Flow; f.Dropped != 36 {
+		t.Errorf("written too early: %+v, want 36 dropped", f)
+	}
+	waitFor(t, func() bool { return p.gateway.Stats().DatagramsIn == 64 })
+	for i := range 100 {
+		_, _ = conn.Write([]byte("x")) // nobody reads them there: 64 stay of all 164
+		waitFor(t, func() bool { return p.gateway.Stats().DatagramsIn == uint64(64+i+1) })
+	}
+	if f := p.gateway.Streams()[0].Flow; f.Dropped != 100 {
+		t.Errorf("not read: %+v, want 100 dropped", f)
+	}
+}
+
 // What a peer sends before the exit has dialled waits for it; what still waits at
 // the flow's end gives its memory back.
 func TestFlowWaitsForItsTarget(t *testing.T) {

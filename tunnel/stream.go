@@ -248,6 +248,9 @@ func (st *Stream) Info() StreamInfo {
 	var fl *FlowInfo
 	if f := st.flow; f != nil {
 		fl = &FlowInfo{DatagramsIn: f.received, DatagramsOut: f.sent, Dropped: f.dropped}
+		if c, ok := st.ep.(*datagramEndpoint); ok {
+			fl.Dropped += (*DatagramConn)(c).Dropped() // in its queues, towards us or from us
+		}
 		if f.highest > f.received {
 			fl.Lost = f.highest - f.received
 		}
