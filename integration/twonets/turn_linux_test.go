@@ -41,6 +41,7 @@ realm=culvert.example
 use-auth-secret
 static-auth-secret=%[4]s
 denied-peer-ip=0.0.0.0-255.255.255.255
+denied-peer-ip=::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff
 allowed-peer-ip=%[5]s
 no-tls
 no-dtls

@@ -206,10 +206,9 @@ func (w *world) serveNames() {
 			m.RCode = dnsmessage.RCodeNameError
 		} else {
 			head := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
-			switch q.Type {
-			case dnsmessage.TypeA:
+			if q.Type == dnsmessage.TypeA {
 				m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AResource{A: w.host().As4()}}}
-			case dnsmessage.TypeAAAA:
+			} else if q.Type == dnsmessage.TypeAAAA {
 				m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AAAAResource{AAAA: w.host6().As16()}}}
 			}
 		}
