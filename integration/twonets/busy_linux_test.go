@@ -20,7 +20,7 @@ const foreignLoad = 0.15
 const tries = 3
 
 // measure calls once up to tries times, until it has nothing to complain of. What
-// it complains of counts, strict bounds included, if others left the machine
+// it complains of the last time counts, strict bounds included, if others left the machine
 // alone; else only what loose holds.
 func measure(t *testing.T, once func(try int) (strict, loose []string, others float64)) {
 	t.Helper()
@@ -29,11 +29,11 @@ func measure(t *testing.T, once func(try int) (strict, loose []string, others fl
 		switch {
 		case len(strict)+len(loose) == 0:
 			return
+		case try < tries:
+			t.Logf("others used %.0f %% of the machine, once more: %s", 100*others, strings.Join(append(strict, loose...), "; "))
 		case others < foreignLoad:
 			t.Errorf("on a quiet machine (others used %.0f %% of it): %s", 100*others, strings.Join(append(strict, loose...), "; "))
 			return
-		case try < tries:
-			t.Logf("others used %.0f %% of the machine, once more: %s", 100*others, strings.Join(append(strict, loose...), "; "))
 		case len(loose) > 0:
 			t.Errorf("others used %.0f %% of the machine, but: %s", 100*others, strings.Join(loose, "; "))
 			return
