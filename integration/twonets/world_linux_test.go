@@ -206,9 +206,10 @@ func (w *world) serveNames() {
 			m.RCode = dnsmessage.RCodeNameError
 		} else {
 			head := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
-			if q.Type == dnsmessage.TypeA {
+			switch q.Type { //nolint:exhaustive // the host has nothing else
+			case dnsmessage.TypeA:
 				m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AResource{A: w.host().As4()}}}
-			} else if q.Type == dnsmessage.TypeAAAA {
+			case dnsmessage.TypeAAAA:
 				m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AAAAResource{AAAA: w.host6().As16()}}}
 			}
 		}
