@@ -67,14 +67,18 @@ func awaitDrain(cmd *cobra.Command, console *console, admin *adminFlags, answer 
 			return errors.New("the admin API's answer cannot be read: does another version run?")
 		}
 		left := time.Until(state.Deadline).Round(time.Second)
-		if text := fmt.Sprintf("draining: %d streams of %d tunnels are left", state.Streams, state.Tunnels); text != said {
-			said = text
-			console.say("%s, for at most %s", text, max(left, 0))
+		text := fmt.Sprintf("draining: %d streams and %d tunnels are left, for at most %s", state.Streams, state.Tunnels, max(left, 0))
+		if said == "" {
+			console.say("%s", text)
+		} else {
+			console.progress(text)
 		}
+		said = text
 		switch {
 		case noWait:
 			return nil
 		case !state.Draining:
+			console.clear()
 			return errors.New("the drain was taken back")
 		case state.Streams == 0:
 			console.say("drained: no stream is left")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/gateway"
@@ -85,6 +87,7 @@ func (h *hub) newTunnel(state *endpointState, c signal.Caller, o signal.Offer) *
 		owner: identityKey(state.name, c.Identity, c.ClientIP),
 		since: time.Now(), renewed: time.Now(), expires: c.Expires,
 		ticket:   subjectOf(state.name, c).Ticket,
+		offers:   rate.NewLimiter(offersPerSecond, 2*tunnel.MaxServices),
 		sessions: make(chan *tunnel.Session, 1), closing: make(chan struct{}), gone: make(chan struct{}),
 	}
 	t.limitOpens(state.limits.OpensPerSecond)

@@ -131,6 +131,8 @@ func (s *exposedService) session() (*tunnel.Session, *tunnel.Error) {
 	switch {
 	case env == nil || state == nil || t.hub.draining.Load():
 		return nil, &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"}
+	case !t.hub.gate(state, t.identity, t.owner).Allowed:
+		return nil, &tunnel.Error{Code: framecodec.CodeUnreachable, Text: "the client that exposes it has used up its quota"}
 	case session == nil:
 		return nil, &tunnel.Error{Code: framecodec.CodeUnreachable, Text: "the client that exposes it is gone"}
 	case session.Stats().Streams >= state.limits.StreamsPerTunnel, t.hub.streams.Load() > int64(env.limits.Streams):
@@ -139,8 +141,15 @@ func (s *exposedService) session() (*tunnel.Session, *tunnel.Error) {
 	return session, nil
 }
 
+// offersPerSecond is how often a client may offer services: each is told to the log,
+// and looked up. All that it may have can be offered twice at once.
+const offersPerSecond = 4
+
 // exposed is asked by the session for each service that the client offers.
 func (t *gatewayTunnel) exposed(kind tunnel.Kind, name string) (tunnel.Code, string) {
+	if !t.offers.Allow() {
+		return framecodec.CodeOverloaded, "too many offers a second"
+	}
 	owner := t.subject()
 	if d := t.hub.policyOf(t.endpoint).MayExpose(owner, name); !d.Allowed {
 		t.serviceDenied(d, name)

@@ -39,6 +39,7 @@ type gatewayTunnel struct {
 	budget    *tunnel.Budget
 	exit      *gateway.Exit
 	opens     atomic.Pointer[rate.Limiter] // nil: no limit
+	offers    *rate.Limiter                // of services
 	raws      atomic.Int32                 // raw channels
 	handshake *handshake
 

@@ -321,3 +321,30 @@ func TestReverseRefusals(t *testing.T) {
 		}
 	}
 }
+
+// TestOffersAreLimited: a client that offers and withdraws on and on is refused, and
+// its tunnel goes on.
+func TestOffersAreLimited(t *testing.T) {
+	start(t, exposing("allow * {\nusers bob\n}", "", "webrtc_tunnel local "+bobsService))
+	c, err := client.Dial(t.Context(), client.Config{
+		URLs: []string{siteURL}, Header: func(context.Context) (http.Header, error) { return user("bob"), nil },
+		Services: []client.Service{{Name: "first"}}, Serve: func() client.Server { return refusing{} },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	for i := range 4 * tunnel.MaxServices {
+		ctx, cancel := context.WithTimeout(t.Context(), long)
+		s, err := c.Session().Expose(ctx, tunnel.KindNamed, fmt.Sprintf("s%d", i))
+		cancel()
+		if err != nil {
+			if tunnel.CodeOf(err) != framecodec.CodeOverloaded || i < tunnel.MaxServices {
+				t.Errorf("offer %d: %v", i, err)
+			}
+			return
+		}
+		s.Withdraw()
+	}
+	t.Error("no offer was refused")
+}

@@ -16,8 +16,8 @@ type Caller struct {
 	Identity string
 	// Ticket that the identity comes from; nil: none.
 	Ticket *Ticket
-	// Refused is why credentials that were shown do not hold: it is answered instead
-	// of 401 where there is no identity. nil: none were shown, or they hold.
+	// Refused is why credentials that were shown do not hold: then nothing else is
+	// answered, to an anonymous caller neither. nil: none were shown, or they hold.
 	Refused error
 	// Groups of the identity.
 	Groups []string

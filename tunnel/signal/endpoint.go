@@ -116,10 +116,10 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request, c Caller, rt ro
 	if err := e.checkTransport(r.Method, c); err != nil {
 		return err
 	}
+	if c.Refused != nil {
+		return c.Refused
+	}
 	if !c.known() {
-		if c.Refused != nil {
-			return c.Refused
-		}
 		return &tunnel.Error{Code: framecodec.CodeUnauthenticated, Text: "the gateway knows no identity for this request"}
 	}
 	return e.dispatch(w, r, c, rt, res)
