@@ -149,6 +149,13 @@ func (t *gatewayTunnel) markConnected() {
 // exit decides and dials.
 func (t *gatewayTunnel) accept(in *tunnel.Incoming) {
 	t.hub.streams.Add(1) // until its end, which streamObserver hears of, refused or not
+	if c := t.hub.logger().Check(zap.DebugLevel, "stream asked for"); c != nil {
+		fields := append(t.fields(), zap.Uint32("stream", in.Stream().ID()), zap.String("target", safeTarget(in.Target())))
+		if trace := in.Trace(); tunnel.ValidTraceparent(trace) {
+			fields = append(fields, zap.String("stream_traceparent", trace))
+		}
+		c.Write(fields...)
+	}
 	if err := t.admitStream(in.Stream().Session()); err != nil {
 		in.Refuse(err.Code, err.Text)
 		return

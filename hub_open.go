@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/client"
@@ -36,7 +38,11 @@ func (h *hub) openStream(ctx context.Context, remote string, target tunnel.Targe
 		}
 		return nil, err
 	}
-	return r.OpenEndpoint(ctx, target, ep)
+	trace := tunnel.NewTraceparent()
+	if c := h.logger().Check(zap.DebugLevel, "stream asked for"); c != nil {
+		c.Write(zap.String("side", sideClient), zap.String("remote", remote), zap.String("target", safeTarget(target)), zap.String("stream_traceparent", trace))
+	}
+	return r.OpenEndpoint(client.WithTraceparent(ctx, trace), target, ep)
 }
 
 // remote finds a remote in the newest configuration.

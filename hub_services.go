@@ -258,7 +258,11 @@ func (h *hub) openLocal(ctx context.Context, endpoint string, target tunnel.Targ
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(env.timeouts.Dial)+dialMargin)
 		defer cancel()
 	}
-	return s.Open(ctx, "", ep)
+	trace := tunnel.NewTraceparent()
+	if c := h.logger().Check(zap.DebugLevel, "stream asked for"); c != nil {
+		c.Write(zap.String("side", sideGateway), zap.String("endpoint", s.key.endpoint), zap.String("target", s.target()), zap.String("stream_traceparent", trace))
+	}
+	return s.Open(ctx, trace, ep)
 }
 
 func (h *hub) localService(endpoint string, target tunnel.Target) (*exposedService, *tunnel.Error) {

@@ -83,6 +83,13 @@ func (p *pooledRemote) server() client.Server {
 func (s *remoteServer) Accept(in *tunnel.Incoming) {
 	h := s.remote.hub
 	h.streams.Add(1) // until its end, which streamObserver hears of, refused or not
+	if c := h.logger().Check(zap.DebugLevel, "stream asked for"); c != nil {
+		fields := append(s.remote.fieldsOf(in.Stream().Session()), zap.Uint32("stream", in.Stream().ID()), zap.String("target", safeTarget(in.Target())))
+		if trace := in.Trace(); tunnel.ValidTraceparent(trace) {
+			fields = append(fields, zap.String("stream_traceparent", trace))
+		}
+		c.Write(fields...)
+	}
 	switch env := h.current(); {
 	case env == nil || h.draining.Load():
 		in.Refuse(framecodec.CodeDraining, "the client is ending")

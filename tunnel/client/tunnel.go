@@ -296,7 +296,7 @@ func (t *Tunnel) OpenEndpoint(ctx context.Context, target tunnel.Target, ep tunn
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.DialTimeout)
 	defer cancel()
-	return t.session.Open(ctx, target, ep)
+	return t.session.OpenWith(ctx, target, ep, tunnel.OpenOptions{Trace: traceOf(ctx)})
 }
 
 // check refuses what cannot be asked for in this dialect, before something else

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
-	"strings"
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -119,18 +117,11 @@ func parseTarget(rawQuery string) (string, error) {
 	return names[0], nil
 }
 
-// traceparent of W3C Trace Context, version 00.
-var traceparent = regexp.MustCompile(`^00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$`)
-
 // parseTrace returns the request's traceparent when it is well formed; anything
 // else is as none at all, as the standard says, and an id of zeros is none.
 func parseTrace(h http.Header) string {
 	values := h.Values("Traceparent")
-	if len(values) != 1 {
-		return ""
-	}
-	parts := traceparent.FindStringSubmatch(values[0])
-	if parts == nil || strings.Trim(parts[1], "0") == "" || strings.Trim(parts[2], "0") == "" {
+	if len(values) != 1 || !tunnel.ValidTraceparent(values[0]) {
 		return ""
 	}
 	return values[0]
