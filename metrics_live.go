@@ -186,6 +186,7 @@ var (
 	descWindowBlocked = desc("window_blocked_total", "Times that a stream had data and no credit.")
 	descBuffered      = desc("buffered_bytes", "Bytes received and not yet delivered.")
 	descBudget        = desc("memory_budget_bytes", "Bytes taken from the memory budget.")
+	descLimit         = desc("memory_limit_bytes", "Bytes that the memory budget has.")
 	descBreakers      = desc("breaker_state", "Breakers of named targets, and the worst of the addresses that each dynamic rule allows: 0 closed, 1 half open, 2 open.", "target")
 	descPackets       = desc("udp_packets_total", "Packets of the UDP socket; dropped ones were neither STUN nor from a checked pair.", "direction")
 	descReceiveErrors = desc("udp_receive_errors_total", "Reads of the UDP socket that failed, and packets that the kernel dropped there, mostly because the buffer was full.")
@@ -196,7 +197,7 @@ var (
 func (*liveCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descTunnels, descStreams, descBytes, descFrames, descBlocked, descWindowBlocked,
-		descBuffered, descBudget, descBreakers, descPackets, descReceiveErrors, descEventsDropped,
+		descBuffered, descBudget, descLimit, descBreakers, descPackets, descReceiveErrors, descEventsDropped,
 	} {
 		ch <- d
 	}
@@ -232,11 +233,13 @@ func (c *liveCollector) Collect(ch chan<- prometheus.Metric) {
 type emitFunc func(d *prometheus.Desc, v float64, labels ...string)
 
 func (c *liveCollector) collectHubs(gauge, counter emitFunc) {
-	var used int64
+	var used, limit int64
 	for _, h := range runningHubs() {
 		used += h.memory.Used()
+		limit += h.memory.Limit()
 	}
 	gauge(descBudget, float64(used))
+	gauge(descLimit, float64(limit))
 	for label, state := range breakerStates() {
 		gauge(descBreakers, float64(state), label)
 	}

@@ -80,9 +80,9 @@ func TestExitCuts(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = conn.Read(make([]byte, 1))
-	wantCode(t, err, framecodec.CodeTunnelClosed)
+	wantCode(t, err, framecodec.CodeDraining)
 	<-p.session.Done()
-	wantCode(t, p.session.Err(), framecodec.CodeTunnelClosed)
+	wantCode(t, p.session.Err(), framecodec.CodeDraining)
 }
 
 // TestSecondProcess: `caddy validate` beside a running Caddy takes nothing from
