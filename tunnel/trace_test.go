@@ -25,7 +25,7 @@ func TestTraceparent(t *testing.T) {
 			t.Errorf("%q: %v", text, got)
 		}
 	}
-	if tunnel.NewTraceparent() == tunnel.NewTraceparent() {
+	if one, two := tunnel.NewTraceparent(), tunnel.NewTraceparent(); one == two {
 		t.Error("two traces are one")
 	}
 }
