@@ -48,10 +48,11 @@ func TestIdle(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		_ = conn.SetDeadline(time.Now().Add(long))
-		ends[name] = make(chan error, 1)
+		end := make(chan error, 1)
+		ends[name] = end
 		go func() {
 			_, err := conn.Read(make([]byte, 1))
-			ends[name] <- err
+			end <- err
 		}()
 	}
 	for name, end := range ends {
