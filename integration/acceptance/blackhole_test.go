@@ -138,7 +138,7 @@ func (h *holes) open(p *pair, host string) {
 	c, err := p.dial(socksPort)
 	start := time.Now()
 	if err == nil {
-		err = errors.Join(socks(c, host, 80, 3*dialTime), c.Close())
+		err = errors.Join(testkit.SOCKSConnect(c, host, 80, 3*dialTime), c.Close())
 	}
 	took := time.Since(start)
 	var reply socksError

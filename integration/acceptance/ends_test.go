@@ -102,7 +102,7 @@ func TestMustShow7CodesOfEnds(t *testing.T) {
 // endOne opens a stream, ends it, and holds both sides against the table.
 func (p *pair) endOne(t *testing.T, g *target, c cause) {
 	// Before it opens: some end by themselves soon.
-	gateway, client := metricsOf(t, p.gateway).ends("gateway"), metricsOf(t, p.client).ends("client")
+	gateway, client := metricsOf(t, p.gateway).Ends("gateway"), metricsOf(t, p.client).Ends("client")
 	s, err := p.open(g, entryPort)
 	check(t, err, s.echo())
 	near, far := watch(s.near, c.near), watch(s.far, c.far)
@@ -144,7 +144,7 @@ func endsBecome(t *testing.T, side string, c *testkit.Caddy, before, want map[st
 		if err != nil {
 			return err
 		}
-		if got := rise(before, m.ends(side)); !maps.Equal(got, want) {
+		if got := testkit.Rise(before, m.Ends(side)); !maps.Equal(got, want) {
 			return fmt.Errorf("%s counts the ends %v, want %v", side, got, want)
 		}
 		return nil
@@ -236,7 +236,7 @@ func TestMustShow7CodesOfRefusals(t *testing.T) {
 	}
 	for _, r := range refusals {
 		t.Run(r.name, func(t *testing.T) {
-			gateway, client := metricsOf(t, p.gateway).opened("gateway"), metricsOf(t, p.client).opened("client")
+			gateway, client := metricsOf(t, p.gateway).Opened("gateway"), metricsOf(t, p.client).Opened("client")
 			_, err := p.openBySOCKS(socksPort, r.host, r.port, patience)
 			var reply socksError
 			if !errors.As(err, &reply) || byte(reply) != r.reply {
@@ -246,7 +246,7 @@ func TestMustShow7CodesOfRefusals(t *testing.T) {
 		})
 	}
 	t.Run("no such target", func(t *testing.T) {
-		gateway, client := metricsOf(t, p.gateway).opened("gateway"), metricsOf(t, p.client).opened("client")
+		gateway, client := metricsOf(t, p.gateway).Opened("gateway"), metricsOf(t, p.client).Opened("client")
 		c, err := p.dial(entryPort + 1)
 		switch {
 		case err == nil:
@@ -270,7 +270,7 @@ func refused(t *testing.T, p *pair, code string, gateway, client map[string]int)
 			return err
 		}
 		want := map[string]int{code: 1}
-		if a, b := rise(gateway, m.opened("gateway")), rise(client, n.opened("client")); !maps.Equal(a, want) || !maps.Equal(b, want) {
+		if a, b := testkit.Rise(gateway, m.Opened("gateway")), testkit.Rise(client, n.Opened("client")); !maps.Equal(a, want) || !maps.Equal(b, want) {
 			return fmt.Errorf("gateway counts %v, client counts %v, want %v", a, b, want)
 		}
 		return nil

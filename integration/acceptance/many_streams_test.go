@@ -44,7 +44,7 @@ func TestMustShow7ManyStreams(t *testing.T) {
 // expectEnds holds the codes that both sides count for n streams against the
 // table of causes, which are used in turns.
 func (p *pair) expectEnds(t *testing.T, n int, run func() error) {
-	gateway, client := metricsOf(t, p.gateway).ends("gateway"), metricsOf(t, p.client).ends("client")
+	gateway, client := metricsOf(t, p.gateway).Ends("gateway"), metricsOf(t, p.client).Ends("client")
 	start := time.Now()
 	check(t, run())
 	t.Logf("%d streams in %v", n, time.Since(start).Round(time.Millisecond))

@@ -1,22 +1,12 @@
 package acceptance
 
 import (
-	"fmt"
-	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/culvertgate/culvert/internal/testkit"
 )
 
-// metricsPrefix begins the names of all our metrics.
-const metricsPrefix = "caddy_webrtc_tunnel_"
-
-// metrics are the values of a process's own metrics by name and labels as
-// Prometheus writes them, without the prefix: `streams{side="client"}`.
-type metrics map[string]float64
-
-func metricsOf(t testing.TB, c *testkit.Caddy) metrics {
+func metricsOf(t testing.TB, c *testkit.Caddy) testkit.Metrics {
 	t.Helper()
 	m, err := readMetrics(c)
 	if err != nil {
@@ -25,62 +15,8 @@ func metricsOf(t testing.TB, c *testkit.Caddy) metrics {
 	return m
 }
 
-func readMetrics(c *testkit.Caddy) (metrics, error) {
+func readMetrics(c *testkit.Caddy) (testkit.Metrics, error) {
 	ctx, cancel := adminContext()
 	defer cancel()
-	text, err := c.Get(ctx, "/metrics")
-	if err != nil {
-		return nil, err
-	}
-	m := metrics{}
-	for line := range strings.Lines(text) {
-		rest, ours := strings.CutPrefix(strings.TrimSpace(line), metricsPrefix)
-		at := strings.LastIndexByte(rest, ' ')
-		if !ours || at < 0 {
-			continue
-		}
-		if m[rest[:at]], err = strconv.ParseFloat(rest[at+1:], 64); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
-}
-
-// ends returns how many streams of a side ended with each code.
-func (m metrics) ends(side string) map[string]int {
-	return m.byLabel("stream_ends_total", "code", side)
-}
-
-// opened returns how many streams of a side were asked for, by result.
-func (m metrics) opened(side string) map[string]int {
-	return m.byLabel("streams_opened_total", "result", side)
-}
-
-// byLabel adds up a side's values of a counter by one label.
-func (m metrics) byLabel(name, label, side string) map[string]int {
-	sums := map[string]int{}
-	for key, v := range m {
-		labels, ok := strings.CutPrefix(key, name+"{")
-		if !ok || !strings.Contains(labels, fmt.Sprintf("side=%q", side)) {
-			continue
-		}
-		_, value, ok := strings.Cut(labels, label+`="`)
-		if !ok {
-			continue
-		}
-		value, _, _ = strings.Cut(value, `"`)
-		sums[value] += int(v)
-	}
-	return sums
-}
-
-// rise returns what has been added since before, without zeros.
-func rise(before, now map[string]int) map[string]int {
-	d := map[string]int{}
-	for k, v := range now {
-		if v != before[k] {
-			d[k] = v - before[k]
-		}
-	}
-	return d
+	return c.Metrics(ctx)
 }

@@ -105,7 +105,7 @@ func TestMustShow7CodesOfFullTunnel(t *testing.T) {
 		"named target": p.openReset,
 	} {
 		t.Run(name, func(t *testing.T) {
-			gateway, client := metricsOf(t, p.gateway).opened("gateway"), metricsOf(t, p.client).opened("client")
+			gateway, client := metricsOf(t, p.gateway).Opened("gateway"), metricsOf(t, p.client).Opened("client")
 			check(t, open())
 			refused(t, p, "too_many_streams", gateway, client)
 		})
@@ -149,7 +149,7 @@ func TestMustShow7Draining(t *testing.T) {
 	g := startTarget(t, p.net)
 	finishes, stays := p.mustOpen(g, entryPort), p.mustOpen(g, entryPort)
 	check(t, finishes.echo(), stays.echo())
-	ends := metricsOf(t, p.client).ends("client")
+	ends := metricsOf(t, p.client).Ends("client")
 	check(t, p.gateway.Signal(os.Interrupt))
 	start, waits := time.Now(), p.openLater()
 	testkit.Eventually(t, 10*time.Second, func() error {
@@ -168,7 +168,7 @@ func TestMustShow7Draining(t *testing.T) {
 	want := map[string]int{"normal": 1, "draining": 1}
 	testkit.Eventually(t, patience, func() error {
 		m, err := readMetrics(p.client)
-		got := rise(ends, m.ends("client"))
+		got := testkit.Rise(ends, m.Ends("client"))
 		delete(got, "cancelled") // of openLater
 		if err == nil && !maps.Equal(got, want) {
 			err = fmt.Errorf("the client counts the ends %v, want %v", got, want)

@@ -25,7 +25,7 @@ func TestMustShow7VanishedTarget(t *testing.T) {
 			s := p.mustOpen(g, entryPort)
 			check(t, s.echo())
 			tunnel := onlyTunnel(t, p.gateway).ID
-			gateway, client := metricsOf(t, p.gateway).ends("gateway"), metricsOf(t, p.client).ends("client")
+			gateway, client := metricsOf(t, p.gateway).Ends("gateway"), metricsOf(t, p.client).Ends("client")
 
 			gone, err := p.net.Drop("tcp dport 9000", "tcp sport 9000")
 			check(t, err)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,6 +54,16 @@ type world struct {
 	lanCable        *testkit.Cable // the gateway's to its targets
 	gateway, client *testkit.Caddy
 	options         options
+	generation      int // of the configurations
+	names           names
+	full            string // a folder without room
+}
+
+// names is what the name server of the targets' network does besides what it
+// should. The zero value does nothing.
+type names struct {
+	slow  time.Duration // how late it answers for names that begin with slow
+	moved atomic.Bool   // names that begin with moves are this machine's: a trap
 }
 
 // options is what worlds differ in. The texts are lines of a Caddyfile.
@@ -60,7 +71,10 @@ type options struct {
 	cable      testkit.CableConfig
 	gatewayApp string // of the gateway's global option webrtc_tunnel
 	clientApp  string
-	timeouts   string       // of both, besides drain
+	timeouts   string // of both, besides drain
+	global     string // global options of the gateway
+	binary     string // empty: testkit.CaddyBinary
+	gatewayEnv map[string]string
 	beforeRun  func(*world) // when the networks are there, and no program yet
 }
 
@@ -74,10 +88,18 @@ func newWorld(t *testing.T, o options) *world {
 		o.beforeRun(w)
 	}
 	w.serveNames()
-	w.gateway = testkit.StartCaddy(t, testkit.CaddyConfig{Caddyfile: w.gatewayConfig(), Namespace: w.far})
+	w.gateway = testkit.StartCaddy(t, w.gatewayProcess())
 	w.waitForCertificate()
-	w.client = testkit.StartCaddy(t, testkit.CaddyConfig{Caddyfile: w.clientConfig(), Namespace: w.near, Env: map[string]string{"ALICE": alicePassword}})
+	w.client = testkit.StartCaddy(t, w.clientProcess())
 	return w
+}
+
+func (w *world) gatewayProcess() testkit.CaddyConfig {
+	return testkit.CaddyConfig{Caddyfile: w.gatewayConfig(), Namespace: w.far, Binary: w.options.binary, Env: w.options.gatewayEnv}
+}
+
+func (w *world) clientProcess() testkit.CaddyConfig {
+	return testkit.CaddyConfig{Caddyfile: w.clientConfig(), Namespace: w.near, Binary: w.options.binary, Env: map[string]string{"ALICE": alicePassword}}
 }
 
 // host is the machine of the targets.
@@ -96,6 +118,7 @@ func (w *world) gatewayConfig() string {
 	}
 	return fmt.Sprintf(`{
 	skip_install_trust
+	%[9]s
 	webrtc_tunnel {
 		%[1]s
 		timeouts {
@@ -124,7 +147,7 @@ https://%[2]s:%[3]d {
 		}
 	}
 }
-`, app, w.cable.Far(), gatewaySite, w.host(), w.host6(), echoPort, dnsPort, w.options.timeouts)
+`, app, w.cable.Far(), gatewaySite, w.host(), w.host6(), echoPort, dnsPort, w.options.timeouts, w.options.global)
 }
 
 func (w *world) clientConfig() string {
@@ -195,31 +218,45 @@ func (w *world) waitForCertificate() {
 // something.lan.example has its addresses.
 func (w *world) serveNames() {
 	w.t.Helper()
-	w.serveUDP(netip.AddrPortFrom(w.host(), dnsPort), func(query []byte) []byte {
+	w.serveUDP(netip.AddrPortFrom(w.host(), dnsPort), func(query []byte, reply func([]byte)) {
 		var m dnsmessage.Message
 		if m.Unpack(query) != nil || len(m.Questions) != 1 {
-			return nil
+			return
 		}
 		q := m.Questions[0]
+		name := strings.ToLower(q.Name.String())
 		m.Response, m.Authoritative, m.Additionals = true, true, nil
-		if !strings.HasSuffix(strings.ToLower(q.Name.String()), ".lan.example.") {
+		v4 := w.host()
+		switch {
+		case strings.HasPrefix(name, "silent."):
+			return
+		case strings.HasPrefix(name, "wrong."):
+			m.ID++ // of somebody else's question
+		case strings.HasPrefix(name, "moves.") && w.names.moved.Load():
+			v4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+		if !strings.HasSuffix(name, ".lan.example.") {
 			m.RCode = dnsmessage.RCodeNameError
 		} else {
 			head := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
-			switch q.Type { //nolint:exhaustive // the host has nothing else
-			case dnsmessage.TypeA:
-				m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AResource{A: w.host().As4()}}}
-			case dnsmessage.TypeAAAA:
+			switch {
+			case q.Type == dnsmessage.TypeA:
+				m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AResource{A: v4.As4()}}}
+			case q.Type == dnsmessage.TypeAAAA && v4 == w.host():
 				m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AAAAResource{AAAA: w.host6().As16()}}}
 			}
 		}
 		answer, _ := m.Pack()
-		return answer
+		if strings.HasPrefix(name, "slow.") {
+			time.AfterFunc(w.names.slow, func() { reply(answer) })
+			return
+		}
+		reply(answer)
 	})
 }
 
 // serveUDP answers each datagram of an address of the targets' network.
-func (w *world) serveUDP(at netip.AddrPort, answer func([]byte) []byte) {
+func (w *world) serveUDP(at netip.AddrPort, answer func(query []byte, reply func([]byte))) {
 	w.t.Helper()
 	c, err := w.lan.ListenPacket("udp", at.String())
 	if err != nil {
@@ -233,9 +270,7 @@ func (w *world) serveUDP(at netip.AddrPort, answer func([]byte) []byte) {
 			if err != nil {
 				return
 			}
-			if a := answer(buf[:n]); a != nil {
-				_, _ = c.WriteTo(a, from)
-			}
+			answer(buf[:n], func(a []byte) { _, _ = c.WriteTo(a, from) })
 		}
 	})
 	w.t.Cleanup(func() { c.Close(); wg.Wait() })
@@ -245,7 +280,7 @@ func (w *world) serveUDP(at netip.AddrPort, answer func([]byte) []byte) {
 func (w *world) echoUDP() {
 	w.t.Helper()
 	for _, at := range []netip.Addr{w.host(), w.host6()} {
-		w.serveUDP(netip.AddrPortFrom(at, echoPort), func(p []byte) []byte { return p })
+		w.serveUDP(netip.AddrPortFrom(at, echoPort), func(p []byte, reply func([]byte)) { reply(p) })
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -19,7 +20,21 @@ func CaddyBinary() (string, error) {
 	return caddyBuild()
 }
 
-var caddyBuild = sync.OnceValues(func() (string, error) {
+var caddyBuild = sync.OnceValues(func() (string, error) { return build("caddy") })
+
+// FaultyCaddyBinary is CaddyBinary of a build that panics where it is told to and
+// whose clock can be set, for tests (internal/faultpoint).
+func FaultyCaddyBinary() (string, error) { return faultyBuild() }
+
+var faultyBuild = sync.OnceValues(func() (string, error) {
+	return build("caddy-faulty", "-tags="+faultyTags)
+})
+
+// faultyTags are those of the Makefile, and ours.
+const faultyTags = "nobadger,nomysql,nopgx,culvert_faults"
+
+// build makes .cache/testkit/name of cmd/caddy.
+func build(name string, flags ...string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
@@ -37,8 +52,8 @@ var caddyBuild = sync.OnceValues(func() (string, error) {
 	if err := lockFile(lock); err != nil {
 		return "", fmt.Errorf("waiting for another build: %w", err)
 	}
-	fresh, binary := filepath.Join(dir, "caddy.new"), filepath.Join(dir, "caddy")
-	cmd := exec.Command("go", "build", "-o", fresh, "./cmd/caddy")
+	fresh, binary := filepath.Join(dir, name+".new"), filepath.Join(dir, name)
+	cmd := exec.Command("go", slices.Concat([]string{"build", "-o", fresh}, flags, []string{"./cmd/caddy"})...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building cmd/caddy: %w\n%s", err, out)
@@ -49,7 +64,7 @@ var caddyBuild = sync.OnceValues(func() (string, error) {
 		return binary, os.Remove(fresh)
 	}
 	return binary, os.Rename(fresh, binary)
-})
+}
 
 func sameContent(a, b string) (bool, error) {
 	x, err := os.ReadFile(a)

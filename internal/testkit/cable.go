@@ -32,6 +32,7 @@ type Cable struct {
 	near, far cableEnd
 	there     *cableDirection // near to far
 	back      *cableDirection // far to near
+	nat       translator
 
 	closing  sync.Once
 	closeErr error
@@ -83,8 +84,10 @@ func (n *Namespace) OpenCable(far *Namespace, cfg CableConfig) (*Cable, error) {
 		back = *cfg.Return
 	}
 	var errs [2]error
-	c.there, errs[0] = startDirection(newLine(cfg.Seed, 0), there, c.near.device, c.far.device, cfg.MTU)
-	c.back, errs[1] = startDirection(newLine(cfg.Seed, 1), back, c.far.device, c.near.device, cfg.MTU)
+	out, in := newLine(cfg.Seed, 0), newLine(cfg.Seed, 1)
+	out.nat, in.nat, in.inward = &c.nat, &c.nat, true
+	c.there, errs[0] = startDirection(out, there, c.near.device, c.far.device, cfg.MTU)
+	c.back, errs[1] = startDirection(in, back, c.far.device, c.near.device, cfg.MTU)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, errors.Join(fmt.Errorf("laying a cable: %w", err), c.Close())
 	}
@@ -183,6 +186,17 @@ func (c *Cable) CutEach(there, back Cutting) {
 
 // Heal ends a cut.
 func (c *Cable) Heal() { c.Cut(CutNothing) }
+
+// Rebind puts the near end behind a NAT for UDP over IPv4, or has the one that it
+// is behind forget all it knows, as home routers do when they restart or are short
+// of memory: what comes to the old ports is lost, what leaves from now on comes
+// from other ones, and from the address that ends with host (in the cable's
+// network; 3 to 254).
+func (c *Cable) Rebind(host byte) {
+	outside := c.near.v4.As4()
+	outside[3] = host
+	c.nat.rebind(c.near.v4, netip.AddrFrom4(outside))
+}
 
 // Packets counts what came from the near end and from the far one.
 func (c *Cable) Packets() (there, back Packets) {

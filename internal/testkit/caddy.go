@@ -89,7 +89,19 @@ func OpenCaddy(dir string, cfg CaddyConfig) (*Caddy, error) {
 // test.
 func StartCaddy(t testing.TB, cfg CaddyConfig) *Caddy {
 	t.Helper()
-	c, err := OpenCaddy(t.TempDir(), cfg)
+	return startCaddyIn(t, t.TempDir(), cfg)
+}
+
+// RestartCaddy starts Caddy anew where old, which has ended, had its files.
+func RestartCaddy(t testing.TB, old *Caddy, cfg CaddyConfig) *Caddy {
+	t.Helper()
+	<-old.Done()
+	return startCaddyIn(t, old.Home, cfg)
+}
+
+func startCaddyIn(t testing.TB, dir string, cfg CaddyConfig) *Caddy {
+	t.Helper()
+	c, err := OpenCaddy(dir, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,9 @@ type Path struct {
 	// so that those behind overtake them.
 	Reorder   float64
 	ReorderBy time.Duration
+	// Garble is the part of the UDP packets over IPv4 that are followed by one with
+	// the same addresses and first byte whose other bytes are nonsense.
+	Garble float64
 	// Rate is that of the bottleneck in bits a second of IP packets; 0: none.
 	Rate int64
 	// Queue is what may wait before the bottleneck, in bytes; what does not fit is
@@ -41,17 +44,19 @@ const (
 
 // Packets counts what a direction of a Cable has done.
 type Packets struct {
-	In          uint64 // came from the sender
-	Out         uint64 // handed to the receiver, the second ones of duplicates too
-	Cut         uint64 // lost to a cut
-	TooBig      uint64 // lost to MaxPacket
-	Overflowed  uint64 // lost to a full queue
-	Lost        uint64 // lost to Loss
-	Duplicated  uint64
-	HeldBack    uint64 // by Reorder
-	BytesIn     uint64
-	BytesOut    uint64
-	Unsupported uint64 // refused by the receiver's interface
+	In           uint64 // came from the sender
+	Out          uint64 // handed to the receiver, the second ones of duplicates too
+	Cut          uint64 // lost to a cut
+	TooBig       uint64 // lost to MaxPacket
+	Overflowed   uint64 // lost to a full queue
+	Lost         uint64 // lost to Loss
+	Duplicated   uint64
+	HeldBack     uint64 // by Reorder
+	Garbled      uint64 // sent besides, by Garble
+	Untranslated uint64 // dropped by the NAT, which nobody behind it has opened
+	BytesIn      uint64
+	BytesOut     uint64
+	Unsupported  uint64 // refused by the receiver's interface
 }
 
 // maxHeld bounds what a direction holds, in packets: a second of 1 Gbit/s.
@@ -64,7 +69,9 @@ type line struct {
 	path   Path
 	cut    Cutting
 	random *rand.Rand
-	seed   uint64 // of the jitter
+	seed   uint64      // of the jitter
+	nat    *translator // nil: none
+	inward bool        // this direction leads to who is behind the NAT
 	counts Packets
 
 	held    packetHeap
@@ -112,12 +119,18 @@ func (l *line) sway(now time.Duration) float64 {
 	return value(step)*(1-part) + value(step+1)*part
 }
 
-// enter takes a packet, which it copies. Times are of any clock that does not
+// enter takes a packet, which it copies, and may change if there is a NAT. Times are of any clock that does not
 // go back.
 func (l *line) enter(now time.Duration, packet []byte) {
 	lost, twice, back := l.random.Float64(), l.random.Float64(), l.random.Float64()
 	l.counts.In++
 	l.counts.BytesIn += uint64(len(packet))
+	if l.nat != nil && !l.inward {
+		l.nat.outward(packet)
+	} else if l.nat != nil && !l.nat.inward(packet) {
+		l.counts.Untranslated++
+		return
+	}
 	switch {
 	case l.cut == CutAll || l.cut == CutUDP && isUDP(packet):
 		l.counts.Cut++
@@ -162,6 +175,13 @@ func (l *line) enter(now time.Duration, packet []byte) {
 	if twice < l.path.Duplicate {
 		l.counts.Duplicated++
 		l.hold(due, packet)
+	}
+	if l.path.Garble > 0 && l.random.Float64() < l.path.Garble {
+		nonsense := append([]byte(nil), packet...)
+		if garble(nonsense) {
+			l.counts.Garbled++
+			l.hold(due, nonsense)
+		}
 	}
 }
 

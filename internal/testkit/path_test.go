@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -179,5 +181,90 @@ func TestPathCutsAndLimitsSize(t *testing.T) {
 		if c := l.counts; c.Out == 1 != test.passes || c.In != c.Out+c.Cut+c.TooBig {
 			t.Errorf("%s: %+v", test.name, c)
 		}
+	}
+}
+
+// datagram is a whole UDP packet over IPv4 between two ports of two addresses.
+func datagram(from, to string, text string) []byte {
+	a, b := netip.MustParseAddrPort(from), netip.MustParseAddrPort(to)
+	p := make([]byte, 28+len(text))
+	p[0], p[8], p[9] = 0x45, 64, 17
+	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
+	copy(p[12:], a.Addr().AsSlice())
+	copy(p[16:], b.Addr().AsSlice())
+	binary.BigEndian.PutUint16(p[20:], a.Port())
+	binary.BigEndian.PutUint16(p[22:], b.Port())
+	binary.BigEndian.PutUint16(p[24:], uint16(8+len(text)))
+	copy(p[28:], text)
+	mendChecksums(p)
+	return p
+}
+
+func addressesOf(p []byte) (from, to string) {
+	at := func(i, j int) string {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(p[i:])), binary.BigEndian.Uint16(p[j:])).String()
+	}
+	return at(12, 20), at(16, 22)
+}
+
+// TestPathTranslates holds a NAT: answers pass until it is rebound, and then only
+// those to the new port.
+func TestPathTranslates(t *testing.T) {
+	var n translator
+	const inside, server = "10.0.0.1:5000", "10.0.0.2:3478"
+	leave := func() string {
+		p := datagram(inside, server, "x")
+		n.outward(p)
+		from, to := addressesOf(p)
+		if to != server {
+			t.Errorf("the destination became %s", to)
+		}
+		return from
+	}
+	enter := func(to string) (string, bool) {
+		p := datagram(server, to, "y")
+		ok := n.inward(p)
+		_, to = addressesOf(p)
+		return to, ok
+	}
+	if got := leave(); got != inside {
+		t.Errorf("without a NAT it leaves from %s", got)
+	}
+	n.rebind(netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.9"))
+	if to, ok := enter(inside); ok {
+		t.Errorf("what nobody asked for comes to %s", to)
+	}
+	first := leave()
+	if first == inside || !strings.HasPrefix(first, "10.0.0.9:") {
+		t.Errorf("it leaves from %s", first)
+	}
+	if to, ok := enter(first); !ok || to != inside {
+		t.Errorf("the answer comes to %s, %v", to, ok)
+	}
+	n.rebind(netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.9"))
+	second := leave()
+	if second == first {
+		t.Error("the rebinding changed nothing")
+	}
+	if _, ok := enter(first); ok {
+		t.Error("the old mapping is still there")
+	}
+	if to, ok := enter(second); !ok || to != inside {
+		t.Errorf("the answer comes to %s, %v", to, ok)
+	}
+}
+
+// TestPathGarbles holds that garbage comes besides what was sent.
+func TestPathGarbles(t *testing.T) {
+	l := lineOf(3, Path{Garble: 1})
+	sent := datagram("10.0.0.1:5000", "10.0.0.2:3478", "\x17 is the kind")
+	l.enter(0, sent)
+	var got [][]byte
+	l.leave(math.MaxInt64, func(p []byte) error {
+		got = append(got, bytes.Clone(p))
+		return nil
+	})
+	if len(got) != 2 || !bytes.Equal(got[0], sent) || bytes.Equal(got[1], sent) || !bytes.Equal(got[1][:24], sent[:24]) || got[1][28] != 0x17 || l.counts.Garbled != 1 {
+		t.Errorf("out came %x for %x, %d garbled", got, sent, l.counts.Garbled)
 	}
 }
