@@ -91,6 +91,12 @@ mutants: ## plant the committed bugs one by one; the tests must find each [RUN=n
 fuzz: ## fuzz every parser for a while [FUZZTIME=30s PKG=./framecodec]
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz $(or $(PKG),$(LEAF) .)
 
+.PHONY: faults
+faults: setup ## every fault of docs/faults.md against real processes, which is written anew (half an hour)
+	@CULVERT_FAULTS=1 CULVERT_FAULTS_TABLE=$(CURDIR)/.cache/faults.md CULVERT_NEIGHBOURS_TABLE=$(CURDIR)/.cache/neighbours.md \
+		go test -count=1 -v -timeout 90m -run '^(TestFaults|TestNeighbours)$$' ./integration/twonets
+	@cat .cache/faults.md .cache/neighbours.md > docs/faults.md
+
 ##@ Measuring it
 
 .PHONY: datagrams

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/socks5"
 	"github.com/culvertgate/culvert/tunnel"
 )
@@ -100,6 +101,7 @@ func (a *association) receive() {
 		if err != nil || !a.isClient(from) {
 			continue // an ICMP error of an earlier answer, or a stranger
 		}
+		faultpoint.Here(faultpoint.Association)
 		d, err := socks5.ParseDatagram(buf[:n])
 		if err != nil {
 			continue // RFC 1928 section 7: in silence

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/socks5"
 	"github.com/culvertgate/culvert/tunnel"
 )
@@ -118,6 +119,7 @@ func (e *Entry) Provision(ctx caddy.Context) error {
 // when it returns; for any other, and for the datagrams of a client address, it
 // returns at the stream's end.
 func (e *Entry) Handle(cx *layer4.Connection, _ layer4.Handler) error {
+	defer e.hub.recoverEntry() // layer4 recovers nothing, and closes the connection when this returns
 	udp := isUDP(cx.LocalAddr().Network())
 	if err := e.checkNetworks(networks{tcp: !udp, udp: udp}); err != nil {
 		return err
@@ -125,9 +127,14 @@ func (e *Entry) Handle(cx *layer4.Connection, _ layer4.Handler) error {
 	if udp {
 		return e.serveDatagrams(cx)
 	}
+	if descriptorsShort((&wrapped{cx}).NetConn()) {
+		e.refuseShort(cx)
+		return nil
+	}
 	if e.SOCKS5 != nil {
 		return e.serveSOCKS(cx)
 	}
+	faultpoint.Here(faultpoint.EntryStream)
 	ctx, cancel := e.hub.openContext()
 	defer cancel()
 	if err := e.env.wait(ctx); err != nil {
@@ -196,6 +203,15 @@ func (w *wrapped) NetConn() net.Conn {
 		return &wrapped{inner}
 	}
 	return w.Connection.Conn
+}
+
+// refuseShort resets a connection for which there is no room.
+func (e *Entry) refuseShort(cx *layer4.Connection) {
+	processMetrics.streamsOpened.WithLabelValues(sideClient, kindLabel(e.target.Kind), framecodec.CodeOverloaded.String()).Inc()
+	e.logFailure(cx, e.target, tunnel.Errorf(framecodec.CodeOverloaded, "this process is short of descriptors: raise its limit (ulimit -n, LimitNOFILE=)"))
+	if tcp, ok := cx.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // a reset: an end in order would look like an answer
+	}
 }
 
 // logFailure says why a connection got no stream. Refusals by the gateway are

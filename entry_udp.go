@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/mholt/caddy-l4/layer4"
 
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel"
 )
 
@@ -75,6 +76,7 @@ func (e *Entry) serveDatagrams(cx *layer4.Connection) error {
 		defer close(answered)
 		defer func() { _ = cx.SetReadDeadline(time.Now().Add(-time.Minute)) }() // layer4 counts in seconds
 		defer e.hub.recoverEntry()
+		faultpoint.Here(faultpoint.EntryDatagrams)
 		e.answerDatagrams(ctx, cx, conn, ep)
 	}()
 	buf := make([]byte, maxUDP)

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/policy"
 	"github.com/culvertgate/culvert/tunnel/rtc"
@@ -34,6 +35,7 @@ func (t *gatewayTunnel) onChannel(_ *rtc.Peer, ch *rtc.Channel) {
 			t.panicked(v, debug.Stack())
 		}
 	}()
+	faultpoint.Here(faultpoint.GatewayChannel)
 	protocol := ch.Protocol()
 	switch {
 	case protocol == protocolDialect1, protocol == protocolDialect2:

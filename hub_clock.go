@@ -3,7 +3,10 @@ package culvert
 import (
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 )
 
 // tick is how exact the ends of identities are. One clock for all tunnels: a
@@ -25,15 +28,31 @@ func (h *hub) runClock(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case now := <-ticker.C:
-			h.expire(now)
-			h.countUsage(now)
-			h.look(&calm)
-			if n%roundTripEvery == 0 {
-				for _, rtt := range processMetrics.traffic.roundTrips() {
-					processMetrics.roundTrips.Observe(rtt.Seconds())
-				}
-			}
+			h.second(now, n, &calm)
 		}
+	}
+}
+
+// second is what is done once in each; a panic is that second's.
+func (h *hub) second(now time.Time, n int, calm *calm) {
+	defer h.recoverTask()
+	faultpoint.Here(faultpoint.HubClock)
+	h.expire(now)
+	h.countUsage(now)
+	h.look(calm)
+	if n%roundTripEvery == 0 {
+		for _, rtt := range processMetrics.traffic.roundTrips() {
+			processMetrics.roundTrips.Observe(rtt.Seconds())
+		}
+	}
+}
+
+// recoverTask is deferred in what the hub does by itself, for all tunnels: after a
+// panic it is done again when its time comes.
+func (h *hub) recoverTask() {
+	if v := recover(); v != nil {
+		processMetrics.panics.Inc()
+		h.logger().Error("panic in a task of the hub, which goes on", zap.Any("panic", v), zap.Stack("stack"))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/gateway"
 	"github.com/culvertgate/culvert/tunnel/policy"
@@ -100,33 +102,45 @@ func (t *gatewayTunnel) close(code tunnel.Code, text string) {
 // run waits for the tunnel's end, whoever makes it, and releases everything.
 func (t *gatewayTunnel) run(peer *rtc.Peer) {
 	defer t.hub.wg.Done()
+	end := tunnel.Error{Code: framecodec.CodeInternal, Text: "an internal error"}
+	func() {
+		defer func() {
+			if v := recover(); v != nil {
+				t.hub.panicked(v, debug.Stack())
+			}
+		}()
+		end = t.wait(peer)
+	}()
+	t.release(peer, end)
+}
+
+// wait returns how the tunnel ends, when it does.
+func (t *gatewayTunnel) wait(peer *rtc.Peer) (end tunnel.Error) {
 	var session *tunnel.Session // known when its channel is open
 	var sessionDone <-chan struct{}
-	var end tunnel.Error
 	handshake := time.NewTimer(t.hub.handshakeTime())
 	defer handshake.Stop()
-	for running := true; running; {
+	for {
 		select {
 		case session = <-t.sessions:
+			faultpoint.Here(faultpoint.GatewayTunnel)
 			sessionDone = session.Done()
 			continue
 		case <-handshake.C:
 			if t.isConnected() {
 				continue
 			}
-			end = tunnel.Error{Code: framecodec.CodeTimeout, Text: "no data channel that is served here was opened in time"}
+			return tunnel.Error{Code: framecodec.CodeTimeout, Text: "no data channel that is served here was opened in time"}
 		case <-sessionDone:
-			end = t.endOf(peer)
+			return t.endOf(peer)
 		case <-peer.Done():
-			end = t.endOf(peer)
+			return t.endOf(peer)
 		case <-t.closing:
 			t.mu.Lock()
-			end = tunnel.Error{Code: t.closeCode, Text: t.closeText}
-			t.mu.Unlock()
+			defer t.mu.Unlock()
+			return tunnel.Error{Code: t.closeCode, Text: t.closeText}
 		}
-		running = false
 	}
-	t.release(peer, end)
 }
 
 // endOf returns how the peer connection and its session, if there is one, ended.

@@ -10,6 +10,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
+
+	"github.com/culvertgate/culvert/internal/faultpoint"
 )
 
 // What has to survive a restart, and to hold for all gateways that share it, is in
@@ -107,15 +109,22 @@ func (l *ledger) run(stop <-chan struct{}) {
 		case <-ticker.C:
 		case <-l.due:
 		}
-		env := l.hub.current()
-		if env == nil || len(env.endpoints) == 0 {
-			continue
-		}
-		l.look(env)
-		if time.Since(pruned) >= pruneEvery {
-			pruned = time.Now()
-			l.prune()
-		}
+		l.turn(&pruned)
+	}
+}
+
+// turn is one look; a panic is that look's.
+func (l *ledger) turn(pruned *time.Time) {
+	defer l.hub.recoverTask()
+	env := l.hub.current()
+	if env == nil || len(env.endpoints) == 0 {
+		return
+	}
+	faultpoint.Here(faultpoint.Ledger)
+	l.look(env)
+	if time.Since(*pruned) >= pruneEvery {
+		*pruned = time.Now()
+		l.prune()
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/culvertgate/culvert/internal/faultpoint"
 )
 
 // tickInterval is how often the coarse clock looks at time-outs. Nothing on the
@@ -72,7 +74,10 @@ func (t *ticker) run(stop chan struct{}) {
 		}
 		t.mu.Unlock()
 		for i, s := range list {
-			s.guard(func() { s.tick(at) })
+			s.guard(func() {
+				faultpoint.Here(faultpoint.SessionClock)
+				s.tick(at)
+			})
 			list[i] = nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 )
 
 // flowTurn is how many datagrams one flow may send before it is another's turn.
@@ -71,6 +72,7 @@ func (s *Session) runDatagrams(loop func()) {
 // receive is the goroutine that reads datagrams.
 func (d *datagrams) receive() {
 	for d.carrier.Wait() == nil {
+		faultpoint.Here(faultpoint.DatagramReceive)
 		buf := receivePool.Get().(*receiveBuf)
 		n, err := d.carrier.ReadMessage(buf[:])
 		var fault *Error
@@ -147,6 +149,7 @@ func (d *datagrams) send() {
 				return
 			}
 		}
+		faultpoint.Here(faultpoint.DatagramSend)
 		if buf == nil {
 			buf = receivePool.Get().(*receiveBuf)
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 )
 
 // recvState belongs to the receiver goroutine, but for what is atomic.
@@ -69,6 +70,7 @@ func (s *Session) runReceiver() *Error {
 		if err := s.carrier.Wait(); err != nil {
 			return s.carrierGone(err)
 		}
+		faultpoint.Here(faultpoint.SessionReceiver)
 		buf := receivePool.Get().(*receiveBuf)
 		n, err := s.carrier.ReadMessage(buf[:])
 		var fault *Error

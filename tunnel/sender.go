@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 )
 
 // interactiveRun is how many messages of interactive streams may go in a row
@@ -66,6 +67,7 @@ func (s *Session) runSender() *Error {
 			}
 			continue
 		}
+		faultpoint.Here(faultpoint.SessionSender)
 		buf := messagePool.Get().(*messageBuf)
 		msg := s.fill(buf[:0], room)
 		var err error

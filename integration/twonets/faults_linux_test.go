@@ -35,6 +35,8 @@ type trial struct {
 	target *numbered
 	reload bool // to be done in the middle
 
+	opened []*through // dropped when the row is over
+
 	gateway0, client0 counted // what the processes had counted before
 	gatewayNew        bool    // the process is another one than before
 	clientNew         bool
@@ -155,6 +157,9 @@ func (w *world) try(t *testing.T, target *numbered, row faultRow, reload bool) (
 		return f.seen, err
 	}
 	row.do(f)
+	for _, x := range f.opened {
+		x.drop()
+	}
 	if t.Failed() {
 		return f.seen, errors.New("the fault could not be made, or somebody else suffered")
 	}

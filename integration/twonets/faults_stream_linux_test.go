@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/culvertgate/culvert/internal/testkit"
@@ -124,12 +123,12 @@ func (n *numbered) join(near *net.TCPConn, within time.Duration) (*through, erro
 	}
 }
 
-// mustOpen opens a stream that is closed with the test.
+// mustOpen opens a stream that is closed with the trial.
 func (f *trial) mustOpen() *through {
 	f.t.Helper()
 	x, err := f.open(patience)
 	f.check(err)
-	f.t.Cleanup(x.drop)
+	f.opened = append(f.opened, x)
 	return x
 }
 
@@ -215,6 +214,7 @@ type course struct {
 	sent, got atomic.Int64
 	wrong     atomic.Bool
 	ended     atomic.Pointer[string] // what the reader saw
+	reset     atomic.Bool            // what the writer saw
 
 	mu   sync.Mutex
 	last time.Time     // when bytes came
@@ -262,6 +262,7 @@ func (c *course) write(to *net.TCPConn, stopping <-chan struct{}, n int64) {
 			w, werr := to.Write(buf[:k])
 			c.sent.Add(int64(w - k))
 			if werr != nil {
+				c.reset.Store(errors.Is(werr, syscall.ECONNRESET))
 				return
 			}
 		}
@@ -383,14 +384,27 @@ func (f *trial) exact(x *through) {
 func (f *trial) broken(x *through, within time.Duration) string {
 	f.t.Helper()
 	f.over(x, within)
-	end := func(c *course) string {
-		if e := c.ended.Load(); e != nil {
-			return *e
-		}
-		return sawNothing
-	}
-	if near, far := end(x.down), end(x.up); near != far {
+	if near, far := x.nearSaw(), x.farSaw(); near != far {
 		return near + ", target " + far
 	}
-	return end(x.down)
+	return x.nearSaw()
+}
+
+// nearSaw is how the client's program saw the stream end, farSaw how the target did.
+func (x *through) nearSaw() string { return saw(x.down, x.up) }
+func (x *through) farSaw() string  { return saw(x.up, x.down) }
+
+// saw puts together what a socket's reader and writer saw: the system tells of a
+// reset once, to whoever asks first, and reads end like those of a connection that
+// was ended in order from then on. (A writer to one of those sees EPIPE.)
+func saw(read, written *course) string {
+	end := read.ended.Load()
+	switch {
+	case end == nil:
+		return sawNothing
+	case *end == sawEnd && written.reset.Load():
+		return sawReset
+	default:
+		return *end
+	}
 }

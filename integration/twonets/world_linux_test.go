@@ -55,8 +55,16 @@ type world struct {
 	gateway, client *testkit.Caddy
 	options         options
 	generation      int // of the configurations
-	names           names
+	names           *names
 	full            string // a folder without room
+}
+
+// app is the gateway's part of the global option that says how it listens.
+func (w *world) app() string {
+	if strings.Contains(w.options.gatewayApp, "listen ") {
+		return w.options.gatewayApp
+	}
+	return fmt.Sprintf("listen udp/%s:%d\n\t\t%s", w.cable.Far(), gatewayUDP, w.options.gatewayApp)
 }
 
 // names is what the name server of the targets' network does besides what it
@@ -81,7 +89,7 @@ type options struct {
 // newWorld starts one that ends with the test.
 func newWorld(t *testing.T, o options) *world {
 	t.Helper()
-	w := &world{t: t, options: o, near: testkit.NewNamespace(t), far: testkit.NewNamespace(t), lan: testkit.NewNamespace(t)}
+	w := &world{t: t, options: o, names: &names{}, near: testkit.NewNamespace(t), far: testkit.NewNamespace(t), lan: testkit.NewNamespace(t)}
 	w.cable = testkit.NewCable(t, w.near, w.far, o.cable)
 	w.lanCable = testkit.NewCable(t, w.far, w.lan, testkit.CableConfig{})
 	if o.beforeRun != nil {
@@ -112,10 +120,6 @@ func (w *world) host6() netip.Addr { return w.lanCable.Far6() }
 func (w *world) url() string { return fmt.Sprintf("https://%s:%d/tunnel", w.cable.Far(), gatewaySite) }
 
 func (w *world) gatewayConfig() string {
-	app := w.options.gatewayApp
-	if app == "" {
-		app = fmt.Sprintf("listen udp/%s:%d", w.cable.Far(), gatewayUDP)
-	}
 	return fmt.Sprintf(`{
 	skip_install_trust
 	%[9]s
@@ -147,7 +151,7 @@ https://%[2]s:%[3]d {
 		}
 	}
 }
-`, app, w.cable.Far(), gatewaySite, w.host(), w.host6(), echoPort, dnsPort, w.options.timeouts, w.options.global)
+`, w.app(), w.cable.Far(), gatewaySite, w.host(), w.host6(), echoPort, dnsPort, w.options.timeouts, w.options.global)
 }
 
 func (w *world) clientConfig() string {
@@ -235,7 +239,7 @@ func (w *world) serveNames() {
 		case strings.HasPrefix(name, "moves.") && w.names.moved.Load():
 			v4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		}
-		if !strings.HasSuffix(name, ".lan.example.") {
+		if !strings.HasSuffix(name, ".lan.example.") || strings.HasPrefix(name, "nobody.") {
 			m.RCode = dnsmessage.RCodeNameError
 		} else {
 			head := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}

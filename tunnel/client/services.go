@@ -60,7 +60,7 @@ type publication struct {
 // publish keeps the services offered as long as the tunnel takes streams.
 func (t *Tunnel) publish() {
 	for _, service := range t.cfg.Services {
-		t.wg.Go(func() { t.keepPublished(service) })
+		t.wg.Go(func() { t.guard(func() { t.keepPublished(service) }) })
 	}
 }
 

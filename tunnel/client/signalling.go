@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel/rtc"
 	"github.com/culvertgate/culvert/tunnel/signal"
 )
@@ -23,6 +24,7 @@ const (
 // signal is the goroutine that talks to the gateway over HTTP while the tunnel
 // lives: one request at a time, in order.
 func (t *Tunnel) signal(ctx context.Context) {
+	faultpoint.Here(faultpoint.ClientSignal)
 	addresses := localAddresses()
 	renewal := newRenewal(t.remote.ExpiresIn)
 	defer renewal.stop()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/rtc"
 	"github.com/culvertgate/culvert/tunnel/signal"
@@ -79,6 +80,7 @@ func (t *Tunnel) connect(ctx context.Context, a *attempt) error {
 		return err
 	}
 	a.enter(StepSignal, "")
+	faultpoint.Here(faultpoint.ClientKeep)
 	specs := []rtc.ChannelSpec{{Label: "culvert", Protocol: t.protocol()}}
 	var offer string
 	t.peer, offer, err = t.cfg.dialer.Offer(ctx, specs, append(servers, t.cfg.ICEServers...), t.handler(a))
@@ -114,7 +116,7 @@ func (t *Tunnel) exchange(ctx context.Context, a *attempt, offer string) error {
 	a.enter(StepICE, "")
 	signalling, stop := context.WithCancel(context.WithoutCancel(ctx)) // as long as the tunnel, not as the attempt
 	t.stop = stop
-	t.wg.Go(func() { t.signal(signalling) })
+	t.wg.Go(func() { t.guard(func() { t.signal(signalling) }) })
 	if err := t.peer.Accept(t.remote.Answer); err != nil {
 		return err
 	}

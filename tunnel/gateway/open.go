@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/policy"
 )
@@ -102,7 +103,10 @@ func (e *Exit) start(in *tunnel.Incoming, f func(ctx context.Context)) {
 	go func() {
 		defer done()
 		e.guard(
-			func() { f(ctx) },
+			func() {
+				faultpoint.Here(faultpoint.GatewayOpen)
+				f(ctx)
+			},
 			func() { in.Stream().Session().Close(framecodec.CodeInternal, "opening a stream failed") },
 		)
 	}()

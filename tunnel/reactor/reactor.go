@@ -28,6 +28,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel"
 )
 
@@ -168,6 +169,7 @@ func (r *Reactor) tell(ep tunnel.Endpoint, ready tunnel.Readiness, readable, wri
 		return
 	}
 	r.guard(ep, func() {
+		faultpoint.Here(faultpoint.Reactor)
 		if readable {
 			ready.Readable()
 		}

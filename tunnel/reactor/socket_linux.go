@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel"
 )
 
@@ -176,6 +177,7 @@ func (s *socket) event(mask uint32) {
 // spurious, which is harmless.
 func (s *socket) tell(readable, writable bool) {
 	s.poll.r.guard(s, func() {
+		faultpoint.Here(faultpoint.Reactor)
 		if readable {
 			s.ready.Readable()
 		}

@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"strconv"
@@ -15,11 +16,14 @@ import (
 // cable is a UDP path between a client and a gateway that can be cut. The
 // gateway sees one address of it for all clients, so it is for one client.
 type cable struct {
-	front, back *net.UDPConn // towards the client, towards the gateway
-	gateway     netip.AddrPort
-	client      atomic.Pointer[netip.AddrPort]
-	cut, mute   atomic.Bool // nothing passes; only STUN does
-	wg          sync.WaitGroup
+	front     *net.UDPConn                // towards the client
+	back      atomic.Pointer[net.UDPConn] // towards the gateway
+	gateway   netip.AddrPort
+	client    atomic.Pointer[netip.AddrPort]
+	check     atomic.Pointer[[]byte] // the client's last one
+	cut, mute atomic.Bool            // nothing passes; only STUN does
+	rebind    func()                 // has the gateway see another port from now on, as a NAT does that has forgotten
+	wg        sync.WaitGroup
 }
 
 func newCable(t *testing.T, gateway netip.AddrPort) *cable {
@@ -32,25 +36,36 @@ func newCable(t *testing.T, gateway netip.AddrPort) *cable {
 		_ = c.SetReadBuffer(4 << 20)
 		return c
 	}
-	c := &cable{front: open(), back: open(), gateway: gateway}
+	c := &cable{front: open(), gateway: gateway}
+	c.rebind = func() {
+		back := open()
+		if old := c.back.Swap(back); old != nil {
+			_ = old.Close()
+		}
+		c.wg.Go(func() {
+			pump(back, func(p []byte, _ netip.AddrPort) {
+				if to := c.client.Load(); to != nil && c.passes(p) {
+					_, _ = c.front.WriteToUDPAddrPort(p, *to)
+				}
+			})
+		})
+	}
+	c.rebind()
 	c.wg.Go(func() {
 		pump(c.front, func(p []byte, from netip.AddrPort) {
 			c.client.Store(&from)
-			if c.passes(p) {
-				_, _ = c.back.WriteToUDPAddrPort(p, c.gateway)
+			if udp.IsSTUN(p) && p[0] == 0 && p[1] == 1 { // a binding request
+				check := bytes.Clone(p)
+				c.check.Store(&check)
 			}
-		})
-	})
-	c.wg.Go(func() {
-		pump(c.back, func(p []byte, _ netip.AddrPort) {
-			if to := c.client.Load(); to != nil && c.passes(p) {
-				_, _ = c.front.WriteToUDPAddrPort(p, *to)
+			if c.passes(p) {
+				_, _ = c.back.Load().WriteToUDPAddrPort(p, c.gateway)
 			}
 		})
 	})
 	t.Cleanup(func() {
 		_ = c.front.Close()
-		_ = c.back.Close()
+		_ = c.back.Load().Close()
 		c.wg.Wait()
 	})
 	return c

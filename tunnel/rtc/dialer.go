@@ -129,7 +129,7 @@ func (d *Dialer) newPeer(ctx context.Context, servers []ICEServer, h Handler) (*
 		hosts: func(context.Context) []string { return hostLines(hosts()) }, private: m,
 	}
 	api := func(alive context.Context) *webrtc.API {
-		return newAPI(alive, m, d.net, d.loggers, d.cfg.Timeouts, d.cfg.ConnectTimeout)
+		return newAPI(alive, m, d.net, d.loggers, d.cfg.Timeouts, d.cfg.ConnectTimeout, nil)
 	}
 	if err := newPeer(p, api, cert, iceServers(servers)); err != nil { //nolint:contextcheck // lives longer than the call
 		return nil, errors.Join(err, m.Close())

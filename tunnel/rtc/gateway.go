@@ -103,8 +103,8 @@ func (g *Gateway) SetOptions(o Options) error {
 	if err != nil {
 		return err
 	}
-	set.api = func(alive context.Context) *webrtc.API {
-		return newAPI(alive, g.mux, g.net, g.loggers, set.Timeouts, set.ConnectTimeout)
+	set.api = func(alive context.Context, follow *rebinding) *webrtc.API {
+		return newAPI(alive, g.mux, g.net, g.loggers, set.Timeouts, set.ConnectTimeout, follow)
 	}
 	g.mu.Lock()
 	g.keepExternalLocked(set.external)
@@ -245,9 +245,12 @@ func (g *Gateway) Answer(ctx context.Context, offerSDP string, h Handler) (*Peer
 	g.watchHeap()
 	p.hosts = g.hostLines
 	p.release = func() { g.forget(p) }
-	if err := newPeer(p, set.api, cert, nil); err != nil { //nolint:contextcheck // lives longer than the call
+	follow := &rebinding{silence: 2 * set.Timeouts.Keepalive}
+	api := func(alive context.Context) *webrtc.API { return set.api(alive, follow) }
+	if err := newPeer(p, api, cert, nil); err != nil { //nolint:contextcheck // lives longer than the call
 		return nil, "", tunnel.Errorf(framecodec.CodeInternal, "%w", err)
 	}
+	p.pc.SCTP().Transport().ICETransport().OnSelectedCandidatePairChange(follow.selected)
 	if !g.keep(p) {
 		p.Close(framecodec.CodeTunnelClosed)
 		return nil, "", tunnel.Errorf(framecodec.CodeTunnelClosed, "the gateway is closed")

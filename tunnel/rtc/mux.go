@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel/udp"
 )
 
@@ -159,6 +160,7 @@ func (m *mux) dispatch(p []byte, from netip.AddrPort) {
 			m.log().Error("panic while reading a UDP packet", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
+	faultpoint.Here(faultpoint.Mux)
 	c := m.find(p, from)
 	if c == nil || !c.push(p, from) {
 		m.drops.Add(1)

@@ -46,7 +46,7 @@ type settings struct {
 	Options
 	external []*external
 	filter   addressFilter
-	api      func(alive context.Context) *webrtc.API // of one peer connection
+	api      func(alive context.Context, follow *rebinding) *webrtc.API // of one peer connection
 }
 
 func readOptions(o Options, socket *udp.Socket) (settings, error) {

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel"
 )
 
@@ -260,5 +261,6 @@ func (p *Peer) guard(f func()) {
 			p.end(&tunnel.Error{Code: framecodec.CodeInternal, Text: "internal error"})
 		}
 	}()
+	faultpoint.Here(faultpoint.Peer)
 	f()
 }

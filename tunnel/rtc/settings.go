@@ -15,11 +15,13 @@ import (
 // interceptors (which cost a quarter of a peer connection's memory and three
 // quarters of its idle time), detached channels, nothing of mDNS and TCP.
 //
+// follow is nil for the controlling side.
+//
 // Each peer connection has one of its own, for the sake of alive, which ends with
 // the peer: its DTLS handshake ends with it too. pion's closing ends a handshake
 // only by closing what it reads from, and does not always get there (an endpoint
 // that is made just then stays open).
-func newAPI(alive context.Context, m *mux, net network, log *loggers, ice_ Timeouts, connect time.Duration) *webrtc.API {
+func newAPI(alive context.Context, m *mux, net network, log *loggers, ice_ Timeouts, connect time.Duration, follow *rebinding) *webrtc.API {
 	var se webrtc.SettingEngine
 	se.LoggerFactory = log
 	se.SetNet(net)
@@ -28,6 +30,9 @@ func newAPI(alive context.Context, m *mux, net network, log *loggers, ice_ Timeo
 	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	se.DisableActiveTCP(true)
+	if follow != nil {
+		se.SetICEBindingRequestHandler(follow.heard)
+	}
 	se.DetachDataChannels()
 	se.EnableSCTPZeroChecksum(true)
 	se.SetSCTPMaxReceiveBufferSize(udp.DefaultBuffer) // more than the socket's buffer would lose bursts
