@@ -3,6 +3,7 @@
 package culvert
 
 import (
+	"errors"
 	"net"
 	"syscall"
 
@@ -15,11 +16,10 @@ const (
 	mostReserve  = 256
 )
 
-// descriptorsShort reports whether conn has got one of the last descriptors of the
-// process, which entries must not take: layer4 gives a listener up for good when it
-// can accept nothing for lack of them, and nobody is told. The system hands out the
-// lowest number that is free (POSIX.1-2024, 2.6), so the number says how many are
-// in use at least.
+// descriptorsShort reports whether the process has few descriptors left, which
+// entries must not take: layer4 gives a listener up for good when it can accept
+// nothing for lack of them, and nobody is told. The system hands out the lowest
+// number that is free (POSIX.1-2024, 2.6): so many are in use at least.
 func descriptorsShort(conn net.Conn) bool {
 	for {
 		inner, ok := conn.(interface{ NetConn() net.Conn })
@@ -36,14 +36,21 @@ func descriptorsShort(conn net.Conn) bool {
 	if err != nil {
 		return false
 	}
-	number := uint64(0)
-	if raw.Control(func(fd uintptr) { number = uint64(fd) }) != nil {
+	next, probeErr := 0, error(nil)
+	if raw.Control(func(fd uintptr) {
+		if next, probeErr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); probeErr == nil {
+			_ = unix.Close(next) // a duplicate of what is open
+		}
+	}) != nil {
 		return false
+	}
+	if probeErr != nil {
+		return errors.Is(probeErr, unix.EMFILE)
 	}
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return false
 	}
 	most := uint64(limit.Cur) //nolint:unconvert // signed on FreeBSD
-	return number+min(max(most/8, leastReserve), mostReserve) >= most
+	return uint64(next)+min(max(most/8, leastReserve), mostReserve) >= most
 }
