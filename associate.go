@@ -8,37 +8,36 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/socks5"
 	"github.com/culvertgate/culvert/tunnel"
 )
 
-const (
-	// maxAssociated is how many destinations a client may have in one association.
-	maxAssociated = 256
-	// refusedFor is for how long a destination whose flow was not opened is not
-	// asked for again: a client that sends on would ask with each datagram.
-	refusedFor = time.Second
-)
+// maxAssociated is how many destinations a client may have in one association.
+const maxAssociated = 256
 
 // association is a UDP ASSOCIATE (RFC 1928 section 7): a UDP socket for one
 // client, and a flow for each destination that it names. It lives as long as the
-// TCP connection that asked for it. One goroutine reads the socket; each flow has
-// one that opens it and then hands out its answers.
+// TCP connection that asked for it. One goroutine reads the socket.
 type association struct {
 	socket *net.UDPConn
-	from   netip.AddrPort // the client; port 0 until its first datagram, if it did not say
-	open   func(context.Context, tunnel.Target, tunnel.Endpoint) error
-	failed func(tunnel.Target, error)
-	guard  func(func()) // runs f and survives its panic
-	ctx    context.Context
+	flows  flowTable[string] // by destination as the client writes it
 	wg     sync.WaitGroup
 
-	mu    sync.Mutex
-	ended bool                            // guarded by mu
-	flows map[string]*tunnel.DatagramConn // by destination as the client writes it; guarded by mu
+	mu   sync.Mutex
+	from netip.AddrPort // the client; port 0 until its first datagram, if it did not say; guarded by mu
+}
+
+// newAssociation returns one that serve runs; open, failed and guard are those of
+// its flows.
+func newAssociation(socket *net.UDPConn, open func(context.Context, tunnel.Target, tunnel.Endpoint) error,
+	failed func(tunnel.Target, error), guard func(func())) *association {
+	a := &association{socket: socket, flows: flowTable[string]{
+		most: maxAssociated, open: open, failed: func(_ string, t tunnel.Target, err error) { failed(t, err) }, guard: guard,
+	}}
+	a.flows.init()
+	return a
 }
 
 // bindAssociation opens the socket of an association: at bind, or, if that is not
@@ -72,22 +71,13 @@ func addressOf(a net.Addr) netip.Addr {
 // serve carries the client's datagrams until its TCP connection, on which nothing
 // more is due, has ended; then all flows have.
 func (a *association) serve(control net.Conn, request socks5.Request) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	a.ctx, a.flows = ctx, make(map[string]*tunnel.DatagramConn)
 	// An address that the client says is its own is not looked at: behind NAT it
 	// cannot know, and it must be the one of the TCP connection.
 	a.from = netip.AddrPortFrom(addressOf(control.RemoteAddr()), request.Port)
-	a.wg.Go(func() { a.guard(a.receive) })
+	a.wg.Go(func() { a.flows.guard(a.receive) })
 	_, _ = io.Copy(io.Discard, control)
 	_ = a.socket.Close()
-	cancel()
-	a.mu.Lock()
-	a.ended = true
-	for _, conn := range a.flows {
-		_ = conn.Close()
-	}
-	a.mu.Unlock()
+	a.flows.close()
 	a.wg.Wait()
 }
 
@@ -131,52 +121,30 @@ func (a *association) isClient(from netip.AddrPort) bool {
 // flow returns the flow of a datagram's destination, opening one if there is none
 // and room for it.
 func (a *association) flow(d socks5.Datagram) *tunnel.DatagramConn {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	conn, known := a.flows[string(d.Address)]
-	if known || a.ended || len(a.flows) >= maxAssociated {
+	a.flows.mu.Lock()
+	conn := a.flows.flows[string(d.Address)] // find would copy the key of each datagram
+	a.flows.mu.Unlock()
+	if conn != nil {
 		return conn
 	}
-	target := tunnel.Target{Kind: tunnel.KindUDP, Host: d.Host(), Port: d.Port()}
-	conn, ep := tunnel.NewDatagramConn(tunnel.Addr{Net: "webrtc", Text: "local"}, tunnel.Addr{Net: "webrtc", Text: target.String()})
 	key := string(d.Address)
-	a.flows[key] = conn
-	a.wg.Go(func() {
-		defer a.forget(key)
-		a.guard(func() { a.carry(key, target, conn, ep) })
-	})
-	return conn
+	target := tunnel.Target{Kind: tunnel.KindUDP, Host: d.Host(), Port: d.Port()}
+	return a.flows.add(key, target, func(p []byte) { a.answer(key, p) })
 }
 
-// carry opens a flow and hands its answers to the client until it ends.
-func (a *association) carry(key string, target tunnel.Target, conn *tunnel.DatagramConn, ep tunnel.Endpoint) {
-	if err := a.open(a.ctx, target, ep); err != nil {
-		if a.ctx.Err() == nil {
-			a.failed(target, err)
-		}
-		pause(a.ctx, refusedFor)
-		return
-	}
-	_ = conn.Each(func(p []byte) {
-		a.mu.Lock()
-		to := a.from
-		a.mu.Unlock()
-		buf := answers.Get().(*[]byte)
-		*buf = append(socks5.AppendDatagramHeader((*buf)[:0], []byte(key)), p...)
-		_, _ = a.socket.WriteToUDPAddrPort(*buf, to)
-		answers.Put(buf)
-	})
-	_ = conn.Close()
+// answer hands a datagram from a destination to the client.
+func (a *association) answer(key string, p []byte) {
+	a.mu.Lock()
+	to := a.from
+	a.mu.Unlock()
+	buf := answers.Get().(*[]byte)
+	*buf = append(socks5.AppendDatagramHeader((*buf)[:0], []byte(key)), p...)
+	_, _ = a.socket.WriteToUDPAddrPort(*buf, to)
+	answers.Put(buf)
 }
 
 // answers are buffers for what goes to SOCKS clients, header included.
 var answers = sync.Pool{New: func() any { return new([]byte) }}
-
-func (a *association) forget(key string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.flows, key)
-}
 
 // parseAssociate reads where the sockets of UDP ASSOCIATE are bound.
 func parseAssociate(s string) (netip.AddrPort, error) {

@@ -3,6 +3,7 @@ package culvert
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -58,9 +59,12 @@ func FuzzCaddyfile(f *testing.F) {
 }
 
 // FuzzParseForward: an accepted --forward leads from one definite address to a
-// target that can be written.
+// target of its kind that can be written.
 func FuzzParseForward(f *testing.F) {
-	for _, s := range []string{"2222=ssh", "0.0.0.0:5432=tcp/10.0.0.7:5432", "unix//run/db.sock=db", "[::1]:1=a", "=", "1=", "=a", "unix/=a", "tcp/22=a", "70000=a", "1=udp/x:1", "a:b=c"} {
+	for _, s := range []string{
+		"2222=ssh", "0.0.0.0:5432=tcp/10.0.0.7:5432", "unix//run/db.sock=db", "[::1]:1=a", "=", "1=", "=a", "unix/=a", "tcp/22=a", "70000=a", "1=udp/x:1", "a:b=c",
+		"udp/5353=dns", "udp/[::1]:53=udp/10.0.0.53:53", "udp/5353=tcp/x:1", "udp/=a", "udp/unix//x=a", "udp/1=client:bob/dns", "tcp/udp/1=a",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -68,11 +72,11 @@ func FuzzParseForward(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if got.network != "tcp" && got.network != "unix" || got.address == "" {
+		if !slices.Contains([]string{"tcp", "unix", "udp"}, got.network) || got.address == "" || got.datagrams() != got.target.Datagrams() {
 			t.Fatalf("%q is %+v", s, got)
 		}
-		if again, err := parseCommandTarget(got.target.String()); err != nil || again != got.target {
-			t.Fatalf("%q leads to %v, which is %v, %v", s, got.target, again, err)
+		if again, err := parseForward(got.network + "/" + got.address + "=" + got.target.String()); err != nil || again != got {
+			t.Fatalf("%q is %+v, and that is %+v, %v", s, got, again, err)
 		}
 	})
 }

@@ -46,7 +46,7 @@ func registerCommand() {
 
 func addCommands(cmd *cobra.Command) {
 	cmd.AddCommand(newConnectCommand(), newSOCKSCommand(), newTargetsCommand(),
-		newDoctorCommand(), newListCommand(), newKillCommand(), newDrainCommand())
+		newDoctorCommand(), newTopCommand(), newListCommand(), newKillCommand(), newDrainCommand())
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {

@@ -36,28 +36,55 @@ func (f *adminFlags) request(method, uri string) ([]byte, error) { return f.send
 
 // send is request with a body of JSON; empty: none.
 func (f *adminFlags) send(method, uri, body string) ([]byte, error) {
+	address, err := f.find()
+	if err != nil {
+		return nil, err
+	}
+	answer, err := askAdmin(address, method, uri, body)
+	if err != nil {
+		return nil, adminError(address, err)
+	}
+	return answer, nil
+}
+
+// find returns the address of the admin API.
+func (f *adminFlags) find() (string, error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(f.address, nil, f.config, f.adapter)
 	if err != nil {
-		return nil, fmt.Errorf("finding the admin API: %w", err)
+		return "", fmt.Errorf("finding the admin API: %w", err)
 	}
-	var header http.Header
+	return address, nil
+}
+
+// askAdmin sends a request to an admin API; adminError explains the error. Each
+// request has a transport of its own: a connection that were kept could not be used
+// again, and would be left for as long as Caddy keeps it.
+func askAdmin(address, method, uri, body string) ([]byte, error) {
+	header := http.Header{"Connection": {"close"}}
 	var content io.Reader
 	if body != "" {
-		header, content = http.Header{"Content-Type": {"application/json"}}, strings.NewReader(body)
+		header.Set("Content-Type", "application/json")
+		content = strings.NewReader(body)
 	}
 	res, err := caddycmd.AdminAPIRequest(address, method, uri, header, content)
 	if err != nil {
-		return nil, adminError(address, err)
+		return nil, err
 	}
 	defer res.Body.Close()
 	return io.ReadAll(io.LimitReader(res.Body, maxAdminAnswer))
 }
 
-// adminError says what to do about a request that failed. What Caddy answered
-// is known as text only.
+// answerMark is what stands before the status in the error of a request that was
+// answered: what Caddy answered is known as text only.
+const answerMark = ": HTTP "
+
+// answered reports whether a request that failed was answered.
+func answered(err error) bool { return strings.Contains(err.Error(), answerMark) }
+
+// adminError says what to do about a request that failed.
 func adminError(address string, err error) error {
-	_, answer, answered := strings.Cut(err.Error(), ": HTTP ")
-	if !answered {
+	_, answer, ok := strings.Cut(err.Error(), answerMark)
+	if !ok {
 		return fmt.Errorf("asking the admin API at %s: %w (does Caddy run here, and is its admin API on? --address says where)", address, err)
 	}
 	status, text, _ := strings.Cut(answer, ": ")

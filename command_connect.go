@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,7 @@ type connectFlags struct {
 	listen   string
 	forwards []string
 	exposes  []string
+	udpIdle  time.Duration
 	stdio    bool
 	once     bool
 }
@@ -36,6 +38,7 @@ as tcp/10.0.0.7:5432, where its policy allows that.
 
 	--target ssh --listen 127.0.0.1:2222    one port (a port alone: of this machine only)
 	--forward 2222=ssh --forward unix//run/user/1000/db.sock=db    several, over one tunnel
+	--forward udp/5353=dns    datagrams: each local address that sends has a flow of its own
 	--target ssh --stdio                    standard input and output, for ProxyCommand
 	--expose sshd=tcp/127.0.0.1:22          publishes a service of this machine: the gateway may open it as client:YOU/sshd
 
@@ -51,8 +54,9 @@ finish, a second one ends at once.`,
 	f.gateway.register(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.target, "target", "", "where to: a target's name, or tcp/host:port")
-	flags.StringVar(&f.listen, "listen", "", "local address for --target: port, host:port or unix//path")
-	flags.StringArrayVar(&f.forwards, "forward", nil, "LOCAL=TARGET, may be given several times")
+	flags.StringVar(&f.listen, "listen", "", "local address for --target: port, host:port, udp/host:port or unix//path")
+	flags.StringArrayVar(&f.forwards, "forward", nil, "LOCAL=TARGET, may be given several times: 2222=ssh, udp/127.0.0.1:5353=dns")
+	f.registerUDPIdle(cmd)
 	flags.StringArrayVar(&f.exposes, "expose", nil, "NAME=ADDRESS, a service to publish, may be given several times: sshd=tcp/127.0.0.1:22, dns=udp/127.0.0.1:53, app=unix//run/app.sock")
 	flags.BoolVar(&f.stdio, "stdio", false, "connect --target with standard input and output")
 	flags.BoolVar(&f.once, "once", false, "end when the tunnel is lost instead of reconnecting")
@@ -74,7 +78,12 @@ as names: this machine does not look them up.`,
 	f.gateway.register(cmd)
 	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:1080", "local address: port, host:port or unix//path")
 	cmd.Flags().BoolVar(&f.once, "once", false, "end when the tunnel is lost instead of reconnecting")
+	f.registerUDPIdle(cmd)
 	return cmd
+}
+
+func (f *connectFlags) registerUDPIdle(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&f.udpIdle, "udp-idle", time.Minute, "when a flow of datagrams ends that carries none, at least 1s; the gateway may have a smaller value")
 }
 
 // withoutTarget: a ticket names its own.
@@ -97,8 +106,10 @@ func (f *connectFlags) parse() ([]forward, error) {
 		if f.withoutTarget() || f.listen != "" || len(f.forwards) > 0 || len(f.exposes) > 0 {
 			return nil, errors.New("--stdio takes one --target, and neither --listen, --forward nor --expose")
 		}
-		_, err := f.parseTarget()
-		return nil, err
+		if f.target == "" {
+			return nil, nil
+		}
+		return nil, checkStreamTarget(f.target)
 	}
 	var list []forward
 	if f.target != "" || f.listen != "" {
@@ -109,7 +120,11 @@ func (f *connectFlags) parse() ([]forward, error) {
 		if err != nil {
 			return nil, err
 		}
-		if one.target, err = f.parseTarget(); err != nil {
+		target, err := f.parseTarget()
+		if err != nil {
+			return nil, err
+		}
+		if one, err = one.to(target); err != nil {
 			return nil, err
 		}
 		list = append(list, one)
@@ -132,6 +147,9 @@ func (f *connectFlags) parse() ([]forward, error) {
 func wholeTunnel(forwards []forward) (string, error) {
 	name := ""
 	for _, f := range forwards {
+		if f.datagrams() {
+			return "", errors.New("dialect 1 carries no datagrams: leave the udp/ forwards out")
+		}
 		if !f.target.Named() {
 			continue
 		}
@@ -178,6 +196,9 @@ func (f *connectFlags) runSOCKS(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if local.datagrams() {
+		return errors.New("--listen: SOCKS5 is served over TCP, leave udp/ out; UDP ASSOCIATE makes sockets of its own")
+	}
 	console := newConsole(cmd)
 	cfg, err := f.gateway.config(console)
 	if err != nil {
@@ -189,6 +210,9 @@ func (f *connectFlags) runSOCKS(cmd *cobra.Command) error {
 
 // serve listens while there is a tunnel, or while one is being sought.
 func (f *connectFlags) serve(cmd *cobra.Command, console *console, cfg client.Config, forwards []forward, socks bool) error {
+	if f.udpIdle < time.Second {
+		return fmt.Errorf("--udp-idle %s: give at least 1s", f.udpIdle)
+	}
 	ctx, stop := interrupted(cmd.Context(), console, true)
 	defer stop()
 	exposes, err := parseExposes(f.exposes)
@@ -205,6 +229,7 @@ func (f *connectFlags) serve(cmd *cobra.Command, console *console, cfg client.Co
 	}
 	defer server.close() // behind the tunnel, which ends the streams
 	publisher.configure(&cfg, server)
+	cfg.UDPIdleTimeout = f.udpIdle
 	if err := cfg.Validate(); err != nil {
 		return err
 	}

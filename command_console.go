@@ -27,12 +27,17 @@ type console struct {
 	pending bool // a progress line stands there; guarded by mu
 }
 
+func isTerminal(out io.Writer) bool {
+	file, ok := out.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
 func newConsole(cmd *cobra.Command) *console {
 	out := cmd.ErrOrStderr()
-	file, ok := out.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
+	if !isTerminal(out) {
 		return &console{out: out}
 	}
+	file := out.(*os.File)
 	return &console{out: out, terminal: true, width: func() int {
 		width, _, err := term.GetSize(int(file.Fd()))
 		if err != nil {

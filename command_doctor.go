@@ -33,7 +33,7 @@ Without --target the stream goes to the first usable target of the list.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if target != "" {
-				if _, err := parseCommandTarget(target); err != nil {
+				if err := checkStreamTarget(target); err != nil {
 					return err
 				}
 			}

@@ -31,8 +31,9 @@ var (
 	_ opener = (*client.Remote)(nil)
 )
 
-// localServer hands connections of local listeners to streams. Its goroutines:
-// one for each listener, and one for each connection until its stream is open.
+// localServer hands connections of local listeners to streams, and datagrams of
+// local sockets to flows. Its goroutines: one for each listener or socket, one for
+// each connection until its stream is open, one for each flow.
 type localServer struct {
 	opener  opener
 	reactor *reactor.Reactor
@@ -43,9 +44,15 @@ type localServer struct {
 	associating  context.Context
 	disassociate context.CancelFunc
 
-	forwards  []forward
-	listeners []net.Listener // one for each
+	listeners []localListener
+	datagrams []*datagramForward
 	socks     bool
+}
+
+// localListener is a listener and where its connections go.
+type localListener struct {
+	net.Listener
+	target tunnel.Target
 }
 
 // newLocalServer opens all listeners, or none. They are served from start on.
@@ -54,38 +61,55 @@ func newLocalServer(console *console, forwards []forward, socks bool) (*localSer
 	if err != nil {
 		return nil, err
 	}
-	s := &localServer{reactor: r, console: console, forwards: forwards, socks: socks}
+	s := &localServer{reactor: r, console: console, socks: socks}
 	s.associating, s.disassociate = context.WithCancel(context.Background())
 	for _, f := range forwards {
-		l, err := f.listen()
-		if err != nil {
+		if err := s.listen(f); err != nil {
 			s.close()
 			return nil, err
 		}
-		s.listeners = append(s.listeners, l)
 	}
 	return s, nil
+}
+
+func (s *localServer) listen(f forward) error {
+	if f.datagrams() {
+		d, err := listenDatagrams(s.console, f)
+		if err == nil {
+			s.datagrams = append(s.datagrams, d)
+		}
+		return err
+	}
+	l, err := f.listen()
+	if err == nil {
+		s.listeners = append(s.listeners, localListener{l, f.target})
+	}
+	return err
 }
 
 // start serves the listeners with streams of o.
 func (s *localServer) start(ctx context.Context, o opener) {
 	s.opener = o
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx)) // an interrupt lets opens end
-	for i, l := range s.listeners {
-		s.announce(l, s.forwards[i])
-		s.wg.Go(func() { s.accept(ctx, l, s.forwards[i].target) })
+	for _, l := range s.listeners {
+		s.announce("", l.Addr(), l.target)
+		s.wg.Go(func() { s.accept(ctx, l, l.target) })
+	}
+	for _, d := range s.datagrams {
+		s.announce("udp/", d.socket.LocalAddr(), d.target)
+		d.serve(o)
 	}
 }
 
 // announce says where it listens, and who can use that.
-func (s *localServer) announce(l net.Listener, f forward) {
+func (s *localServer) announce(network string, a net.Addr, target tunnel.Target) {
 	to := "SOCKS5"
 	if !s.socks {
-		to = cmp.Or(f.target.String(), "the ticket's target")
+		to = cmp.Or(target.String(), "the ticket's target")
 	}
-	s.console.say("listening on %s for %s", l.Addr(), to)
-	if beyondLoopback(l) {
-		s.console.say("warning: %s can be reached from other machines: whoever reaches it uses the gateway as you", l.Addr())
+	s.console.say("listening on %s%s for %s", network, a, to)
+	if beyondLoopback(a) {
+		s.console.say("warning: %s%s can be reached from other machines: whoever reaches it uses the gateway as you", network, a)
 	}
 }
 
@@ -204,25 +228,27 @@ func (s *localServer) serveAssociate(conn net.Conn, request socks5.Request) {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
-	a := &association{
-		socket: socket,
-		open: func(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) error {
+	newAssociation(socket,
+		func(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) error {
 			ctx, cancel := context.WithTimeout(ctx, openTime)
 			defer cancel()
 			_, err := s.opener.OpenEndpoint(ctx, target, ep)
 			return err
 		},
-		failed: func(target tunnel.Target, err error) { s.failed(conn.RemoteAddr().String(), target, err) },
-		guard:  func(f func()) { f() }, // a panic ends the command, as any other of its goroutines'
-	}
-	a.serve(conn, request)
+		func(target tunnel.Target, err error) { s.failed(conn.RemoteAddr().String(), target, err) },
+		func(f func()) { f() }, // a panic ends the command, as any other of its goroutines'
+	).serve(conn, request)
 }
 
-// stopListening lets nothing new in; streams that run go on, associations end.
+// stopListening lets nothing new in; streams that run go on, associations and flows
+// end.
 func (s *localServer) stopListening() {
 	s.disassociate()
 	for _, l := range s.listeners {
 		_ = l.Close()
+	}
+	for _, d := range s.datagrams {
+		d.stop()
 	}
 }
 

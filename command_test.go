@@ -470,7 +470,7 @@ func TestCommandRefusesUsage(t *testing.T) {
 		{"connect --url " + url + " --forward x=ssh", "no address"},
 		{"connect --url " + url + " --forward 99999=ssh", "no address"},
 		{"connect --url " + url + " --forward unix/=ssh", "path"},
-		{"connect --url " + url + " --forward 1=udp/h:53", "no UDP"},
+		{"connect --url " + url + " --forward 1=udp/h:53", "write the local address as udp"},
 		{"connect --url " + url + " --forward 1=Not_A", "neither a target name"},
 		{"connect --url " + url + " --target ssh --listen 1 --expose a=h:1", "write it as tcp/host:port"},
 		{"connect --url " + url + " --target ssh --listen 1 --dialect 3", "no dialect 3"},

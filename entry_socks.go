@@ -115,9 +115,8 @@ func (e *Entry) serveAssociate(cx *layer4.Connection, request socks5.Request) er
 	if !e.reply(cx, socks5.Succeeded, bound) {
 		return nil
 	}
-	a := &association{
-		socket: socket,
-		open: func(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) error {
+	newAssociation(socket,
+		func(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) error {
 			ctx, cancel := e.hub.bounded(ctx)
 			defer cancel()
 			if err := e.env.wait(ctx); err != nil {
@@ -127,13 +126,11 @@ func (e *Entry) serveAssociate(cx *layer4.Connection, request socks5.Request) er
 			_, err := e.hub.openStream(ctx, e.Remote, target, ep)
 			return err
 		},
-		failed: func(target tunnel.Target, err error) { e.logFailure(cx, target, err) },
-		guard: func(f func()) {
+		func(target tunnel.Target, err error) { e.logFailure(cx, target, err) },
+		func(f func()) {
 			defer e.hub.recoverEntry()
 			f()
-		},
-	}
-	a.serve(cx, request)
+		}).serve(cx, request)
 	return nil
 }
 

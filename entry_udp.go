@@ -48,9 +48,8 @@ func (e *Entry) checkNetworks(n networks) error {
 	return nil
 }
 
-// datagramTarget is what the datagrams of a UDP listener go to.
-func (e *Entry) datagramTarget() tunnel.Target {
-	t := e.target
+// datagramsOf is a target as datagrams go to it: a name says nothing of that.
+func datagramsOf(t tunnel.Target) tunnel.Target {
 	if t.Kind == tunnel.KindNamed {
 		t.Kind = tunnel.KindNamedDatagram
 	}
@@ -98,7 +97,7 @@ func (e *Entry) serveDatagrams(cx *layer4.Connection) error {
 // answerDatagrams opens the flow and hands its datagrams to the client until it
 // ends.
 func (e *Entry) answerDatagrams(ctx context.Context, cx *layer4.Connection, conn *tunnel.DatagramConn, ep tunnel.Endpoint) {
-	target := e.datagramTarget()
+	target := datagramsOf(e.target)
 	err := e.env.wait(ctx)
 	if err != nil {
 		ep.Close(tunnel.CodeOf(err))

@@ -30,8 +30,9 @@ var below = map[string][]string{
 	"tunnel/gateway": {"framecodec", "tunnel", "tunnel/udp", "tunnel/rtc", "tunnel/reactor", "tunnel/policy", "tunnel/signal"},
 	"tunnel/client":  {"framecodec", "tunnel", "tunnel/udp", "tunnel/rtc", "tunnel/reactor", "tunnel/policy", "tunnel/signal"},
 	".": {"framecodec", "socks5", "tunnel", "tunnel/udp", "tunnel/rtc", "tunnel/reactor", "tunnel/policy", "tunnel/signal",
-		"tunnel/gateway", "tunnel/client"},
-	"cmd/caddy": {".", "framecodec", "socks5", "tunnel", "tunnel/udp", "tunnel/rtc", "tunnel/reactor", "tunnel/policy",
+		"tunnel/gateway", "tunnel/client", "internal/top"},
+	"internal/top": {"framecodec"},
+	"cmd/caddy": {".", "internal/top", "framecodec", "socks5", "tunnel", "tunnel/udp", "tunnel/rtc", "tunnel/reactor", "tunnel/policy",
 		"tunnel/signal", "tunnel/gateway", "tunnel/client"},
 }
 

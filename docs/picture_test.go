@@ -58,7 +58,7 @@ func roomOf(t *testing.T, word string) string {
 	case "cmd":
 		return "cmd/caddy"
 	}
-	for _, dir := range []string{word, "tunnel/" + word} {
+	for _, dir := range []string{word, "tunnel/" + word, "internal/" + word} {
 		if _, err := os.Stat(filepath.Join("..", filepath.FromSlash(dir))); err == nil {
 			return dir
 		}
@@ -81,7 +81,7 @@ func rooms(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := []string{".", "cmd/caddy", "framecodec", "socks5", "tunnel"}
+	list := []string{".", "cmd/caddy", "framecodec", "internal/top", "socks5", "tunnel"}
 	for _, file := range inner {
 		list = append(list, filepath.ToSlash(strings.TrimPrefix(filepath.Dir(file), ".."+string(filepath.Separator))))
 	}

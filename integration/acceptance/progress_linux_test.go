@@ -97,7 +97,8 @@ func stands(t *testing.T, shown func() string, line string) {
 
 // terminal is one without a person.
 type terminal struct {
-	line *os.File // what a program gets
+	line   *os.File // what a program gets
+	screen *os.File // what a person has
 
 	mu   sync.Mutex
 	text strings.Builder // guarded by mu
@@ -120,7 +121,7 @@ func openTerminal(t *testing.T) *terminal {
 	check(t, err)
 	line, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	check(t, err)
-	s := &terminal{line: line}
+	s := &terminal{line: line, screen: screen}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
