@@ -252,6 +252,9 @@ func (s *Session) onService(msg framecodec.Message, data []byte) *Error {
 }
 
 func (s *Session) onExpose(m framecodec.Expose) *Error {
+	if len(m.Name) > framecodec.MaxHost { // the answer carries the name; a cut one would answer another offer
+		return Errorf(framecodec.CodeProtocolError, "Expose of a name of %d bytes, at most %d are answered", len(m.Name), framecodec.MaxHost)
+	}
 	answer := framecodec.Exposed{Name: m.Name}
 	kind, name := Kind(m.Kind), string(m.Name)
 	switch {
