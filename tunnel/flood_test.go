@@ -157,6 +157,40 @@ func TestSessionCreditComesBack(t *testing.T) {
 	}
 }
 
+// Acceptances of what a client has not offered are answered by a Withdraw each; a
+// gateway that reads none of them is owed a few, and no more.
+func TestFloodOfExposed(t *testing.T) {
+	const answers = 100_000
+	r := newRaw(t, tunnel.Dialect2, tunnel.RoleClient, nil)
+	r.greet()
+	var b []byte
+	for i := 1; i <= answers; i++ {
+		b = framecodec.Exposed{Name: []byte("nobody-offered-this")}.AppendFrame(b, r.word)
+		if r.word++; i%1000 == 0 {
+			r.write(b)
+			b = b[:0]
+		}
+	}
+	r.settled()
+	withdrawn := 0
+	for r.send(framecodec.Ping{HasConn: true, Extra: make([]byte, 8)}); ; {
+		msg, _, ok := r.nextControl()
+		if !ok {
+			t.Fatalf("%d are withdrawn, then: %v", withdrawn, r.s.Err())
+		}
+		if msg == framecodec.MsgPong {
+			break
+		}
+		if msg == framecodec.MsgWithdraw {
+			withdrawn++
+		}
+	}
+	// A Withdraw takes 40 bytes: 320 KiB in the carrier and 256 that are owed.
+	if withdrawn < 100 || withdrawn > 10_000 {
+		t.Errorf("%d were withdrawn", withdrawn)
+	}
+}
+
 // TestLargestReplies: whatever a peer asks for has an answer that fits a message, or
 // it would hold up all control frames behind it for ever.
 func TestLargestReplies(t *testing.T) {
