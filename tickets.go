@@ -133,12 +133,7 @@ func (l *ledger) use(ctx context.Context, endpoint string, t signal.Ticket) *tun
 	var r ticketRecord
 	var refusal *tunnel.Error
 	err := l.update(ctx, ticketKey(t.ID), &r, func() error {
-		switch {
-		case r.Revoked:
-			refusal = &tunnel.Error{Code: framecodec.CodeTicketInvalid, Text: "the ticket was revoked"}
-			return refusal
-		case r.Used >= t.Uses:
-			refusal = &tunnel.Error{Code: framecodec.CodeTicketUsed, Text: "the ticket is used up"}
+		if refusal = r.refuses(t); refusal != nil {
 			return refusal
 		}
 		// A gateway that shares no storage with the one that made it sees it for the
@@ -151,9 +146,35 @@ func (l *ledger) use(ctx context.Context, endpoint string, t signal.Ticket) *tun
 	case refusal != nil:
 		return refusal
 	case err != nil:
-		return &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "the ticket's count cannot be read", Err: err}
+		return unreadable(err)
 	}
 	return nil
+}
+
+// refuses returns why a ticket cannot be used, nil if it can; it counts nothing.
+func (l *ledger) refuses(ctx context.Context, t signal.Ticket) *tunnel.Error {
+	ctx, cancel := context.WithTimeout(ctx, ledgerTimeout)
+	defer cancel()
+	var r ticketRecord
+	if err := l.load(ctx, ticketKey(t.ID), &r); err != nil {
+		return unreadable(err)
+	}
+	return r.refuses(t)
+}
+
+// refuses is what the record has against another use.
+func (r ticketRecord) refuses(t signal.Ticket) *tunnel.Error {
+	switch {
+	case r.Revoked:
+		return &tunnel.Error{Code: framecodec.CodeTicketInvalid, Text: "the ticket was revoked"}
+	case r.Used >= t.Uses:
+		return &tunnel.Error{Code: framecodec.CodeTicketUsed, Text: "the ticket is used up"}
+	}
+	return nil
+}
+
+func unreadable(err error) *tunnel.Error {
+	return &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "the ticket's count cannot be read", Err: err}
 }
 
 // revoke takes a ticket back and ends its tunnels; false: there is none.

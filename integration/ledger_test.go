@@ -304,6 +304,99 @@ func TestTickets(t *testing.T) {
 	refusedOffer(t, bearer(fresh.Ticket), framecodec.CodeTicketInvalid)
 }
 
+// offered asks an endpoint, as a client does before its offer, for ICE servers and
+// targets.
+func offered(t *testing.T, header http.Header) (servers []string, targets int, status int) {
+	t.Helper()
+	ask := func(method, url string) *http.Response {
+		req, err := http.NewRequest(method, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = header
+		res, err := patiently(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	res := ask(http.MethodOptions, siteURL)
+	res.Body.Close()
+	if res.StatusCode != http.StatusNoContent {
+		t.Errorf("OPTIONS: status %d", res.StatusCode)
+	}
+	for _, link := range res.Header.Values("Link") {
+		if strings.Contains(link, `rel="ice-server"`) {
+			servers = append(servers, link)
+		}
+	}
+	var list struct{ Targets []struct{ Name string } }
+	res = ask(http.MethodGet, siteURL+"/targets")
+	decode(t, res, &list)
+	return servers, len(list.Targets), res.StatusCode
+}
+
+// TestNothingForWhoIsRefused: whose offers are refused by a block, a quota, or a ticket
+// or credential that is over is told no TURN credentials and no targets, which would serve as long
+// as the gateway's secret.
+func TestNothingForWhoIsRefused(t *testing.T) {
+	start(t, global("\t\tice_server turn:127.0.0.1:5349 {\n\t\t\tsecret for-turn\n\t\t}", "\tstorage file_system "+t.TempDir()+"\n")+
+		users("target echo tcp/"+echoServer(t)+"\nlimits {\nbytes_per_day 1MiB\n}\nexpires {http.request.header.X-Expires}\ntickets {\nkey \""+ticketKey+"\"\n}"))
+	ticket := func(uses int) madeTicket {
+		return makeTicket(t, values{"endpoint": "gw", "target": "echo", "uses": uses})
+	}
+	everything := func(who string, header http.Header) {
+		t.Helper()
+		if servers, targets, status := offered(t, header); len(servers) != 1 || targets != 1 || status != http.StatusOK {
+			t.Errorf("%s: %d ICE servers, %d targets, status %d", who, len(servers), targets, status)
+		}
+	}
+	nothing := func(who string, header http.Header, want int) {
+		t.Helper()
+		if servers, targets, status := offered(t, header); len(servers) != 0 || targets != 0 || status != want {
+			t.Errorf("%s: %d ICE servers, %d targets, status %d, want none and %d", who, len(servers), targets, status, want)
+		}
+	}
+	everything("alice", user("alice"))
+	adminJSON(t, http.MethodPost, "/blocks", values{"endpoint": "gw", "identity": "alice"}, http.StatusCreated, nil)
+	nothing("alice, kept out", user("alice"), http.StatusForbidden)
+
+	bob := connect(t, siteURL, user("bob"))
+	everything("bob", user("bob"))
+	conn, err := bob.open("echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = conn.Write(make([]byte, 8<<20)) }()
+	_ = conn.SetReadDeadline(time.Now().Add(long))
+	for buf := make([]byte, 1<<16); err == nil; {
+		_, err = conn.Read(buf)
+	}
+	wantCode(t, err, framecodec.CodeQuotaExceeded)
+	nothing("bob, whose quota is used up", user("bob"), http.StatusTooManyRequests)
+
+	revoked := ticket(9)
+	everything("a ticket", bearer(revoked.Ticket))
+	adminJSON(t, http.MethodDelete, "/tickets/"+revoked.ID, nil, http.StatusNoContent, nil)
+	nothing("a revoked ticket", bearer(revoked.Ticket), http.StatusForbidden)
+
+	once := ticket(1)
+	p := connect(t, siteURL, bearer(once.Ticket))
+	everything("a ticket whose only tunnel runs", bearer(once.Ticket)) // an ICE restart needs servers
+	p.close()
+	eventually(t, func() error {
+		if n := len(tunnels(t, "gateway")); n > 1 { // bob's
+			return fmt.Errorf("%d tunnels", n)
+		}
+		return nil
+	})
+	nothing("a ticket that is used up", bearer(once.Ticket), http.StatusForbidden)
+
+	over := user("carol")
+	over.Set("X-Expires", "1700000000")
+	nothing("carol, whose credential is over", over, http.StatusUnauthorized)
+}
+
 // TestTicketRefusals: what cannot be made is said, by the admin API and at load.
 func TestTicketRefusals(t *testing.T) {
 	start(t, kept(t.TempDir(), "target echo tcp/127.0.0.1:9\ntickets {\nkey \""+ticketKey+"\"\n}"))

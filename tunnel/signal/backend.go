@@ -102,8 +102,10 @@ type Backend interface {
 	Exists(ctx context.Context, c Caller, secret string) error
 	// Status returns what GET …/status shows, a value for encoding/json.
 	Status(ctx context.Context, c Caller, secret string) (any, error)
-	// Targets returns what GET P/targets shows to this caller.
+	// Targets returns what GET P/targets shows to this caller, or why its offers are
+	// refused.
 	Targets(ctx context.Context, c Caller) (any, error)
-	// ICEServers returns the servers, with credentials made for this caller.
+	// ICEServers returns the servers, with credentials made for this caller; none
+	// for one whose offers are refused.
 	ICEServers(ctx context.Context, c Caller) []rtc.ICEServer
 }
