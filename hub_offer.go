@@ -111,6 +111,9 @@ func (h *hub) newTunnel(state *endpointState, c signal.Caller, o signal.Offer) *
 		offers:   rate.NewLimiter(offersPerSecond, 2*tunnel.MaxServices),
 		sessions: make(chan *tunnel.Session, 1), closing: make(chan struct{}), gone: make(chan struct{}),
 	}
+	if c.Ticket != nil {
+		t.ticketKey = c.Ticket.Key
+	}
 	t.limitOpens(state.limits.OpensPerSecond)
 	t.handshake = &handshake{
 		keys:  [2]clientKey{t.owner, addressKey(c.ClientIP)},

@@ -2,6 +2,7 @@ package culvert
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"net/netip"
 	"slices"
@@ -32,9 +33,10 @@ type gatewayTunnel struct {
 	identity  string // empty: anonymous
 	clientIP  netip.Addr
 	owner     clientKey
-	target    string // of ?target=, for peers that cannot name one
-	ticket    string // target of the ticket that the identity comes from; empty: none
-	trace     string // W3C traceparent of the offer, empty: none
+	target    string            // of ?target=, for peers that cannot name one
+	ticket    string            // target of the ticket that the identity comes from; empty: none
+	ticketKey [sha256.Size]byte // hash of the key that it was signed with
+	trace     string            // W3C traceparent of the offer, empty: none
 	since     time.Time
 	budget    *tunnel.Budget
 	exit      *gateway.Exit
@@ -218,6 +220,8 @@ func (t *gatewayTunnel) recheck(env *environment) {
 		t.close(framecodec.CodePolicyChanged, "the endpoint is gone")
 	case t.identity == "" && !s.allowAnonymous:
 		t.close(framecodec.CodePolicyChanged, "an identity is needed now")
+	case t.ticket != "" && (s.tickets == nil || s.tickets.keyHash != t.ticketKey):
+		t.close(framecodec.CodePolicyChanged, "the ticket is not taken any more")
 	case session != nil && !s.admits(int(session.Dialect())):
 		t.close(framecodec.CodePolicyChanged, "the dialect is no longer spoken")
 	default:

@@ -3,6 +3,7 @@ package culvert
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,7 +26,8 @@ type Tickets struct {
 	// same key take each other's tickets. Required.
 	Key string `json:"key,omitempty"`
 
-	key []byte
+	key     []byte
+	keyHash [sha256.Size]byte // what tunnels know the key by
 }
 
 const (
@@ -50,7 +52,7 @@ func (t *Tickets) provision() error {
 	if key = strings.TrimRight(key, "\r\n"); len(key) < minTicketKey {
 		return fmt.Errorf("tickets: the key has %d bytes: at least %d are needed, such as those of `openssl rand -base64 32`", len(key), minTicketKey)
 	}
-	t.key = []byte(key)
+	t.key, t.keyHash = []byte(key), sha256.Sum256([]byte(key))
 	return nil
 }
 
@@ -101,7 +103,7 @@ func (t *Tickets) check(endpoint, token string) (signal.Ticket, *tunnel.Error) {
 	case c.Expiry == nil || c.ID == "" || c.Subject == "" || c.Uses < 1 || !validTicketID(c.ID):
 		return invalid(errors.New("a claim is missing"))
 	}
-	return signal.Ticket{ID: c.ID, Target: c.Subject, Until: c.Expiry.Time(), Uses: c.Uses}, nil
+	return signal.Ticket{ID: c.ID, Target: c.Subject, Until: c.Expiry.Time(), Uses: c.Uses, Key: t.keyHash}, nil
 }
 
 func newTicketID() string { return strings.ToLower(rand.Text()) }

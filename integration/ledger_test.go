@@ -431,3 +431,42 @@ func TestTicketRefusals(t *testing.T) {
 		}
 	}
 }
+
+// TestTicketsOfAnotherKey: a reload that changes the key, or takes tickets away, ends
+// the tunnels of tickets and no others; any other reload ends none.
+func TestTicketsOfAnotherKey(t *testing.T) {
+	folder, echo := t.TempDir(), echoServer(t)
+	with := func(key string) string {
+		return kept(folder, "target echo tcp/"+echo+"\ntickets {\nkey \""+key+"\"\n}")
+	}
+	for name, next := range map[string]string{
+		"another key": with("another " + ticketKey),
+		"no tickets":  kept(folder, "target echo tcp/"+echo),
+	} {
+		t.Run(name, func(t *testing.T) {
+			start(t, with(ticketKey))
+			made := makeTicket(t, values{"endpoint": "gw", "target": "echo", "expires_in": "720h"})
+			alice, p := connect(t, siteURL, user("alice")), connect(t, siteURL, bearer(made.Ticket))
+			if err := load(with(ticketKey) + "\n# the same again"); err != nil {
+				t.Fatal(err)
+			}
+			for who, one := range map[string]*peer{"alice": alice, "the ticket": p} {
+				if c, err := one.open("echo"); err != nil || pingPong(c) != nil {
+					t.Errorf("%s behind a reload that changes nothing: %v", who, err)
+				}
+			}
+			if err := load(next); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-p.session.Done():
+				wantCode(t, p.session.Err(), framecodec.CodePolicyChanged)
+			case <-time.After(long):
+				t.Error("the tunnel outlives the key of its ticket")
+			}
+			if c, err := alice.open("echo"); err != nil || pingPong(c) != nil {
+				t.Errorf("alice has no ticket: %v", err)
+			}
+		})
+	}
+}

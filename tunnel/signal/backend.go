@@ -2,6 +2,7 @@ package signal
 
 import (
 	"context"
+	"crypto/sha256"
 	"net/netip"
 	"time"
 
@@ -47,7 +48,8 @@ type Ticket struct {
 	ID     string
 	Target string // that it is for
 	Until  time.Time
-	Uses   int // tunnels that may be made with it, in all
+	Uses   int               // tunnels that may be made with it, in all
+	Key    [sha256.Size]byte // tells the key that it was signed with from others
 }
 
 // Offer is a new tunnel asked for.
