@@ -2,7 +2,9 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -469,4 +471,59 @@ func TestTicketsOfAnotherKey(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTicketWithoutName: who holds a ticket names no target, and gets the ticket's, be
+// it a service that a client exposes; what becomes of that is the ticket's target's
+// affair, not that of default_target.
+func TestTicketWithoutName(t *testing.T) {
+	nameless := tunnel.Target{Kind: tunnel.KindNamed}
+	t.Run("a service", func(t *testing.T) {
+		config := exposing("allow sshd {\nusers bob\n}", remoteOf("bob", "sshd tcp/"+echoServer(t)), "webrtc_tunnel local "+bobsService)
+		start(t, strings.Replace(config, "\t\tname gw\n", "\t\tname gw\ntickets {\nkey \""+ticketKey+"\"\n}\n", 1))
+		p := connect(t, siteURL, bearer(makeTicket(t, values{"endpoint": "gw", "target": bobsService}).Ticket))
+		eventually(t, func() error { // bob's tunnel is on its way
+			if code := openCode(p, nameless); code != framecodec.CodeNormal {
+				return errors.New(code.String())
+			}
+			return nil
+		})
+	})
+	t.Run("datagrams", func(t *testing.T) {
+		start(t, kept(t.TempDir(), "target dns udp/"+echoUDP(t)+"\ntickets {\nkey \""+ticketKey+"\"\n}"))
+		p := connect(t, siteURL, bearer(makeTicket(t, values{"endpoint": "gw", "target": "dns"}).Ticket))
+		if err := p.rtc.OpenChannel(datagramChannel); err != nil {
+			t.Fatal(err)
+		}
+		conn, ep := tunnel.NewDatagramConn(tunnel.Addr{}, tunnel.Addr{})
+		ctx, cancel := context.WithTimeout(t.Context(), long)
+		defer cancel()
+		if _, err := p.session.Open(ctx, tunnel.Target{Kind: tunnel.KindNamedDatagram}, ep); err != nil {
+			t.Fatal(err)
+		}
+		if err := askUDP(conn, []byte("hello")); err != nil {
+			t.Error(err)
+		}
+		_ = conn.Close()
+	})
+	t.Run("its breaker", func(t *testing.T) {
+		start(t, kept(t.TempDir(), "default_target echo\ntarget echo tcp/"+echoServer(t)+"\ntarget press tcp/127.0.0.1:9\ntickets {\nkey \""+ticketKey+"\"\n}"))
+		p := connect(t, siteURL, bearer(makeTicket(t, values{"endpoint": "gw", "target": "press"}).Ticket))
+		var codes []framecodec.Code
+		for range 10 {
+			codes = append(codes, openCode(p, nameless))
+		}
+		if codes[0] != framecodec.CodeRefused || codes[9] != framecodec.CodeBreakerOpen {
+			t.Errorf("the ticket's target is answered with %v", codes)
+		}
+		if code := openCode(p, tunnel.Target{Kind: tunnel.KindNamed, Host: "press"}); code != framecodec.CodeBreakerOpen {
+			t.Errorf("by its name: %v", code)
+		}
+		alice := connect(t, siteURL, user("alice"))
+		for _, target := range []tunnel.Target{nameless, {Kind: tunnel.KindNamed, Host: "echo"}} {
+			if code := openCode(alice, target); code != framecodec.CodeNormal {
+				t.Errorf("alice's open of %q: %v", target.Host, code)
+			}
+		}
+	})
 }
