@@ -24,7 +24,7 @@ const (
 
 // association is a UDP ASSOCIATE (RFC 1928 section 7): a UDP socket for one
 // client, and a flow for each destination that it names. It lives as long as the
-// TCP connection that asked for it. One goroutine reads the socket; each flow has
+// TCP connection that asked for it, which end closes. One goroutine reads the socket; each flow has
 // one that opens it and then hands out its answers.
 type association struct {
 	socket *net.UDPConn
@@ -32,6 +32,7 @@ type association struct {
 	open   func(context.Context, tunnel.Target, tunnel.Endpoint) error
 	failed func(tunnel.Target, error)
 	guard  func(func()) // runs f and survives its panic
+	end    func()       // closes the TCP connection
 	ctx    context.Context
 	wg     sync.WaitGroup
 

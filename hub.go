@@ -41,23 +41,24 @@ type hub struct {
 	net     transport      // guarded by mu
 	newest  atomic.Pointer[environment]
 
-	reactor    *reactor.Reactor // from the first attach or open on
-	pool       *gateway.Pool    // dial bounds of the process
-	breakers   *gateway.Breakers
-	tunnels    tunnelTable
-	remotes    remoteTable
-	services   serviceTable
-	ledger     ledger
-	identities identities
-	handshakes handshakes
-	memory     *tunnel.Budget
-	streams    atomic.Int64 // of all tunnels, with raw channels and those being opened
-	warnings   warnings
-	draining   atomic.Bool // no new tunnels and streams
-	drain      draining    // by the admin API; guarded by mu
-	events     *eventQueue
-	stop       chan struct{} // ends the clock
-	wg         sync.WaitGroup
+	reactor      *reactor.Reactor // from the first attach or open on
+	pool         *gateway.Pool    // dial bounds of the process
+	breakers     *gateway.Breakers
+	tunnels      tunnelTable
+	remotes      remoteTable
+	services     serviceTable
+	associations associationTable
+	ledger       ledger
+	identities   identities
+	handshakes   handshakes
+	memory       *tunnel.Budget
+	streams      atomic.Int64 // of all tunnels, with raw channels and those being opened
+	warnings     warnings
+	draining     atomic.Bool // no new tunnels and streams
+	drain        draining    // by the admin API; guarded by mu
+	events       *eventQueue
+	stop         chan struct{} // ends the clock
+	wg           sync.WaitGroup
 }
 
 // transport is the gateway's side of the network, there while a configuration
@@ -244,6 +245,7 @@ func (h *hub) detach(env *environment) {
 		h.setOptions()
 		h.keepBreakers(left[len(left)-1])
 		h.recheck(left[len(left)-1])
+		h.associations.recheck(left[len(left)-1])
 		h.closeUnused()
 	}
 }
@@ -341,6 +343,7 @@ func (h *hub) shutDown(drain bool) {
 	if drain && env != nil {
 		h.letFinish(time.Duration(env.timeouts.Drain))
 	}
+	h.associations.endAll()
 	h.tunnels.closeAll(code, why)
 	if env != nil && len(env.endpoints) > 0 {
 		h.ledger.look(env) // what was counted last
@@ -383,6 +386,7 @@ func (h *hub) letFinish(limit time.Duration) {
 // Destruct ends what is left. Caddy's pool calls it when the last configuration
 // has given the hub back, also when it was never started (validate).
 func (h *hub) Destruct() error {
+	h.associations.endAll()
 	h.tunnels.closeAll(framecodec.CodeTunnelClosed, shuttingDown)
 	h.remotes.closeAll()
 	h.mu.Lock()
