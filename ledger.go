@@ -62,8 +62,10 @@ func (l *ledger) load(ctx context.Context, key string, v any) error {
 }
 
 // update changes a record under the storage's lock: v is filled, change decides
-// what becomes of it, and it is written back unless that returns an error.
-func (l *ledger) update(ctx context.Context, key string, v any, change func() error) (err error) {
+// what becomes of it, and it is written back unless that returns an error. stored, unless
+// it is nil, is called while the lock is still held: so what memory learns of the record
+// comes in the order of the changes.
+func (l *ledger) update(ctx context.Context, key string, v any, change func() error, stored func()) (err error) {
 	storage := l.storage()
 	if storage == nil {
 		return errNoStorage
@@ -90,6 +92,9 @@ func (l *ledger) update(ctx context.Context, key string, v any, change func() er
 	}
 	if err := storage.Store(ctx, ledgerPrefix+key, raw); err != nil {
 		return fmt.Errorf("writing %s to storage: %w", key, err)
+	}
+	if stored != nil {
+		stored()
 	}
 	return nil
 }

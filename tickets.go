@@ -143,7 +143,7 @@ func (l *ledger) use(ctx context.Context, endpoint string, t signal.Ticket) *tun
 		r.ID, r.Endpoint, r.Target, r.Until, r.Uses = t.ID, endpoint, t.Target, t.Until, t.Uses
 		r.Used++
 		return nil
-	})
+	}, nil)
 	switch {
 	case refusal != nil:
 		return refusal
@@ -189,7 +189,7 @@ func (l *ledger) revoke(ctx context.Context, id string) (found bool, _ error) {
 		}
 		r.Revoked = true
 		return nil
-	})
+	}, nil)
 	if errors.Is(err, missing) {
 		return false, nil
 	}
