@@ -68,12 +68,18 @@ type transport struct {
 	gateway *rtc.Gateway
 }
 
+// newHub returns a hub that nothing runs in yet. The admin API may ask it already.
+func newHub(listen listenAddress) *hub {
+	h := &hub{listen: listen, memory: tunnel.NewBudget(nil, 0)}
+	h.breakers = gateway.NewBreakers(h.breakerChanged)
+	h.ledger.hub, h.ledger.due = h, make(chan struct{}, 1)
+	return h
+}
+
 // acquireHub returns the hub of a listen address with one more reference.
 func acquireHub(listen listenAddress) (*hub, error) {
 	v, _, err := hubPool.LoadOrNew(listen, func() (caddy.Destructor, error) {
-		h := &hub{listen: listen, memory: tunnel.NewBudget(nil, 0)}
-		h.breakers = gateway.NewBreakers(h.breakerChanged)
-		return h, nil
+		return newHub(listen), nil
 	})
 	if err != nil {
 		return nil, err
@@ -81,7 +87,8 @@ func acquireHub(listen listenAddress) (*hub, error) {
 	return v.(*hub), nil
 }
 
-// runningHubs returns the hubs of this process.
+// runningHubs returns the hubs of this process, that of a configuration which is still
+// starting among them.
 func runningHubs() []*hub {
 	var hubs []*hub
 	hubPool.Range(func(_, v any) bool {
@@ -171,7 +178,6 @@ func (h *hub) runLocked() error {
 	h.reactor, h.running, h.stop = r, true, make(chan struct{})
 	h.pool = gateway.NewPool(gateway.PoolConfig{})
 	h.events = newEventQueue(h.deliver, &processMetrics.eventsDropped)
-	h.ledger.hub, h.ledger.due = h, make(chan struct{}, 1)
 	h.wg.Add(2)
 	go h.runClock(h.stop)
 	go h.ledger.run(h.stop)

@@ -23,10 +23,9 @@ const (
 	pruneEvery    = time.Hour
 )
 
-// ledger is the hub's part in storage. All methods are safe for concurrent use once
-// the hub runs.
+// ledger is the hub's part in storage. All methods are safe for concurrent use.
 type ledger struct {
-	hub    *hub // and due: set by runLocked
+	hub    *hub
 	blocks blockList
 	usage  usageTable
 	due    chan struct{} // one token: what was counted should be saved
