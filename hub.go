@@ -291,16 +291,18 @@ func (h *hub) recheck(env *environment) {
 		later = later || s != nil && s.onReload == reloadDrain
 	}
 	if later {
-		time.AfterFunc(time.Duration(env.timeouts.Drain), h.recheckLate)
+		time.AfterFunc(time.Duration(env.timeouts.Drain), func() { h.recheckLate(env) })
 	}
 }
 
-// recheckLate ends what endpoints with `on_reload drain` refuse, once it has had the
-// time to finish. Behind the hub's end there is no tunnel left to judge.
-func (h *hub) recheckLate() {
+// recheckLate ends what endpoints with `on_reload drain` refused in env, once it has had
+// the time to finish, unless it is allowed again. What only a later configuration
+// refuses has a time of its own. Behind the hub's end there is no tunnel left to judge.
+func (h *hub) recheckLate(env *environment) {
 	for _, t := range h.tunnels.all() {
-		if s := h.endpoint(t.endpoint); s != nil && s.onReload == reloadDrain {
-			t.cut(s.policy)
+		then, now := env.endpoints[t.endpoint], h.endpoint(t.endpoint)
+		if then != nil && then.onReload == reloadDrain && now != nil && now.onReload == reloadDrain {
+			t.cut(then.policy, now.policy)
 		}
 	}
 }

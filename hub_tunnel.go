@@ -237,10 +237,10 @@ func (t *gatewayTunnel) recheck(env *environment) {
 	}
 }
 
-// cut ends the streams that a policy refuses.
-func (t *gatewayTunnel) cut(p *policy.Policy) {
-	t.exit.Recheck(p)
-	t.recheckServices(p, true)
+// cut ends the streams that a policy refused then and another one does now.
+func (t *gatewayTunnel) cut(then, now *policy.Policy) {
+	t.exit.Recheck(now, then)
+	t.cutReverse(now, then)
 }
 
 // limitOpens sets how many streams a second the client may ask for; 0: as many as
