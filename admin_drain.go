@@ -29,8 +29,12 @@ func (*Admin) startDrain(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	for _, h := range runningHubs() {
+		env := h.current()
+		if env == nil { // a configuration that is still starting: it would begin with it
+			continue
+		}
 		most := limit
-		if env := h.current(); q.Deadline == "" && env != nil {
+		if q.Deadline == "" {
 			most = time.Duration(env.timeouts.Drain)
 		}
 		h.startDrain(most)

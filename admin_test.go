@@ -160,3 +160,41 @@ func TestAdminHealthWithoutSocket(t *testing.T) {
 		t.Errorf("%d %s, want 503 and the socket as the reason", status, body)
 	}
 }
+
+// TestAdminBeforeStart: a configuration whose apps are still starting has nothing to
+// show, and a drain is not for it.
+func TestAdminBeforeStart(t *testing.T) {
+	h, err := acquireHub(listenAddress{"udp", "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if _, err := hubPool.Delete(h.listen); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, test := range []struct {
+		method, url string
+		status      int
+	}{
+		{"GET", "/webrtc_tunnel/tickets", 200},
+		{"DELETE", "/webrtc_tunnel/tickets/abc", 404},
+		{"GET", "/webrtc_tunnel/blocks", 200},
+		{"DELETE", "/webrtc_tunnel/blocks?endpoint=gw&identity=bob", 404},
+		{"POST", "/webrtc_tunnel/drain", 202},
+	} {
+		t.Run(test.method+" "+test.url, func(t *testing.T) {
+			defer func() {
+				if v := recover(); v != nil {
+					t.Errorf("panic: %v", v)
+				}
+			}()
+			if status, body := adminCall(t, test.method, test.url, ""); status != test.status {
+				t.Errorf("%d %s, want %d", status, body, test.status)
+			}
+		})
+	}
+	if h.draining.Load() {
+		t.Error("the configuration that is starting is drained")
+	}
+}

@@ -53,7 +53,7 @@ func (*Admin) makeTicket(w http.ResponseWriter, r *http.Request) error {
 		return apiError(http.StatusBadRequest, err)
 	}
 	var stored ticketRecord
-	if err := h.ledger.update(r.Context(), ticketKey(record.ID), &stored, func() error { stored = record; return nil }); err != nil {
+	if err := h.ledger.update(r.Context(), ticketKey(record.ID), &stored, func() error { stored = record; return nil }, nil); err != nil {
 		return apiError(http.StatusInternalServerError, err)
 	}
 	w.Header().Set("Cache-Control", "no-store")

@@ -273,6 +273,13 @@ func (a *App) addEndpoint(s *endpointState) error {
 // publish; empty: of the only endpoint that has any. Start knows the endpoints.
 func (a *App) addLocal(endpoint string) { a.env.local = append(a.env.local, endpoint) }
 
+// addGrants notes who may associate at a SOCKS entry.
+func (a *App) addGrants(grants []socksGrant) {
+	for _, g := range grants {
+		a.env.socks[g] = true
+	}
+}
+
 // addListeners notes where endpoints and entries listen: no stream may go there.
 func (a *App) addListeners(addresses []string) {
 	for _, addr := range addresses {
@@ -304,6 +311,7 @@ func newEnvironment(ctx caddy.Context, a *App) *environment {
 		timeouts:  *a.Timeouts,
 		endpoints: map[string]*endpointState{},
 		remotes:   map[string]*remoteSpec{},
+		socks:     map[socksGrant]bool{},
 		attached:  make(chan struct{}),
 		released:  make(chan struct{}),
 	}

@@ -19,10 +19,11 @@ const maxAssociated = 256
 
 // association is a UDP ASSOCIATE (RFC 1928 section 7): a UDP socket for one
 // client, and a flow for each destination that it names. It lives as long as the
-// TCP connection that asked for it. One goroutine reads the socket.
+// TCP connection that asked for it, which end closes. One goroutine reads the socket.
 type association struct {
 	socket *net.UDPConn
 	flows  flowTable[string] // by destination as the client writes it
+	end    func()            // closes the TCP connection; nil: nobody ends it but that
 	wg     sync.WaitGroup
 
 	mu   sync.Mutex

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +29,9 @@ type identityAt struct{ endpoint, identity string }
 // blockList is what is known of blocks: a map that is never changed, so that each
 // open looks at it without a lock. The zero value is empty.
 type blockList struct {
-	list atomic.Pointer[map[identityAt]identityBlock]
+	list    atomic.Pointer[map[identityAt]identityBlock]
+	setting sync.Mutex // of list and changes together
+	changes uint64     // that were made here; guarded by setting
 }
 
 const blocksKey = "blocks.json"
@@ -43,7 +46,32 @@ func (l *blockList) blocked(endpoint, identity string) bool {
 	return ok && !b.over(time.Now())
 }
 
-func (l *blockList) set(list []identityBlock) {
+// changed takes a change over that was made here.
+func (l *blockList) changed(list []identityBlock) {
+	l.setting.Lock()
+	defer l.setting.Unlock()
+	l.changes++
+	l.setLocked(list)
+}
+
+// sofar returns how many changes were made here.
+func (l *blockList) sofar() uint64 {
+	l.setting.Lock()
+	defer l.setting.Unlock()
+	return l.changes
+}
+
+// read takes over what was read from storage, unless there were changes since sofar: it
+// may be older than they are. The next look has them all.
+func (l *blockList) read(list []identityBlock, sofar uint64) {
+	l.setting.Lock()
+	defer l.setting.Unlock()
+	if l.changes == sofar {
+		l.setLocked(list)
+	}
+}
+
+func (l *blockList) setLocked(list []identityBlock) {
 	m := make(map[identityAt]identityBlock, len(list))
 	for _, b := range list {
 		m[identityAt{b.Endpoint, b.Identity}] = b
@@ -73,14 +101,10 @@ func (l *blockList) all() []identityBlock {
 // changeBlocks changes the list in storage, and what is known of it here.
 func (l *ledger) changeBlocks(ctx context.Context, change func([]identityBlock) []identityBlock) error {
 	var list []identityBlock
-	err := l.update(ctx, blocksKey, &list, func() error {
+	return l.update(ctx, blocksKey, &list, func() error {
 		list = change(slices.DeleteFunc(list, func(b identityBlock) bool { return b.over(time.Now()) }))
 		return nil
-	})
-	if err == nil {
-		l.blocks.set(list)
-	}
-	return err
+	}, func() { l.blocks.changed(list) })
 }
 
 // addBlock keeps an identity out and ends its tunnels.
@@ -110,10 +134,11 @@ func without(list []identityBlock, endpoint, identity string) []identityBlock {
 // written.
 func (l *ledger) readBlocks(ctx context.Context) error {
 	var list []identityBlock
+	sofar := l.blocks.sofar()
 	if err := l.load(ctx, blocksKey, &list); err != nil {
 		return err
 	}
-	l.blocks.set(list)
+	l.blocks.read(list, sofar)
 	l.endBlocked()
 	return nil
 }

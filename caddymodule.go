@@ -28,8 +28,8 @@
 // those that their packages describe.
 //
 // Lock order: hub.mu, then remoteTable.mu. gatewayTunnel.mu, tunnelTable.mu,
-// identities.mu, handshakes.mu, serviceTable.mu, traffic.mu, packets.mu, warnings.mu and
-// eventQueue.mu are leaves, but traffic.mu, which may be taken under
+// identities.mu, handshakes.mu, serviceTable.mu, associationTable.mu, blockList.setting, traffic.mu, packets.mu,
+// warnings.mu and eventQueue.mu are leaves, but traffic.mu, which may be taken under
 // gatewayTunnel.mu. No lock is held during a log line, an event, I/O, or a call
 // into a session, a peer connection or an exit, but the start of a session
 // under gatewayTunnel.mu and the opening of the socket under hub.mu.

@@ -30,7 +30,7 @@ func TestCutPath(t *testing.T) {
 	env := testEnvironment(t)
 	core, logs := observer.New(zapcore.WarnLevel)
 	env.logger = zap.New(core)
-	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{})
 	if err := h.attach(env); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestCutPath(t *testing.T) {
 // the time that it has.
 func TestRenewWithACredentialThatIsOver(t *testing.T) {
 	env := testEnvironment(t, "gw")
-	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{})
 	g := h.newTunnel(env.endpoints["gw"], signal.Caller{Identity: "alice"}, signal.Offer{})
 	if err := h.tunnels.add(g, 1); err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func TestRepeatedDeleteIsNoWarning(t *testing.T) {
 	env := testEnvironment(t, "gw")
 	core, logs := observer.New(zapcore.DebugLevel)
 	env.logger = zap.New(core)
-	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{})
 	if err := h.attach(env); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package culvert
 import (
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
@@ -30,8 +31,12 @@ func (e *Endpoint) showTicket(r *http.Request, c *signal.Caller) {
 	}
 }
 
-// expired is the code of a credential that is over.
-func expired(c signal.Caller) *tunnel.Error {
+// expired returns an error with the code of a credential that is over, nil while it
+// is not.
+func expired(c signal.Caller) error {
+	if c.Expires.IsZero() || time.Now().Before(c.Expires) {
+		return nil
+	}
 	if c.Ticket != nil {
 		return &tunnel.Error{Code: framecodec.CodeTicketExpired, Text: "the ticket's time is over"}
 	}

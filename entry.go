@@ -2,6 +2,7 @@ package culvert
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -64,8 +65,9 @@ type SOCKS5 struct {
 	UDP string `json:"udp,omitempty"`
 
 	options  socks5.Options
-	bind     netip.AddrPort // not valid: the default
-	failures *rate.Limiter  // of passwords
+	hashes   map[string][sha256.Size]byte // of the users' passwords
+	bind     netip.AddrPort               // not valid: the default
+	failures *rate.Limiter                // of passwords
 }
 
 // CaddyModule returns the Caddy module information.
@@ -104,6 +106,7 @@ func (e *Entry) Provision(ctx caddy.Context) error {
 		if err := e.SOCKS5.provision(ctx); err != nil {
 			return err
 		}
+		app.addGrants(e.grants())
 	}
 	listen := entryListeners(ctx)
 	app.addListeners(listen)

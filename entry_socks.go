@@ -2,6 +2,7 @@ package culvert
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -82,10 +83,12 @@ func (s *SOCKS5) provision(ctx context.Context) error {
 	}
 	repl := caddy.NewReplacer()
 	passwords := make(map[string]string, len(s.Users))
+	s.hashes = make(map[string][sha256.Size]byte, len(s.Users))
 	for user, password := range s.Users {
 		if passwords[user], err = repl.ReplaceOrErr(password, true, true); err != nil {
 			return fmt.Errorf("socks5 user %q: %w", user, err)
 		}
+		s.hashes[user] = sha256.Sum256([]byte(passwords[user]))
 	}
 	users, err := socks5.NewUsers(passwords)
 	if err != nil {
@@ -102,9 +105,25 @@ func (s *SOCKS5) provision(ctx context.Context) error {
 	return nil
 }
 
+// grants lists what lets clients of the entry associate.
+func (e *Entry) grants() []socksGrant {
+	if len(e.SOCKS5.Users) == 0 {
+		return []socksGrant{{remote: e.Remote}}
+	}
+	var list []socksGrant
+	for user, password := range e.SOCKS5.hashes {
+		list = append(list, socksGrant{e.Remote, user, password})
+	}
+	return list
+}
+
 // serveAssociate gives the client a UDP socket for as long as its TCP connection
-// lives.
+// lives, and its entry and user are configured.
 func (e *Entry) serveAssociate(cx *layer4.Connection, request socks5.Request) error {
+	if err := e.waitForStart(); err != nil {
+		e.reply(cx, socks5.Reply(tunnel.CodeOf(err).SOCKSReply()), netip.AddrPort{})
+		return nil
+	}
 	socket, bound, err := bindAssociation(cx, e.SOCKS5.bind)
 	if err != nil {
 		e.hub.logger().Error("no socket for UDP ASSOCIATE", zap.Error(err))
@@ -112,17 +131,10 @@ func (e *Entry) serveAssociate(cx *layer4.Connection, request socks5.Request) er
 		return nil
 	}
 	defer socket.Close()
-	if !e.reply(cx, socks5.Succeeded, bound) {
-		return nil
-	}
-	newAssociation(socket,
+	a := newAssociation(socket,
 		func(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) error {
 			ctx, cancel := e.hub.bounded(ctx)
 			defer cancel()
-			if err := e.env.wait(ctx); err != nil {
-				ep.Close(tunnel.CodeOf(err))
-				return err
-			}
 			_, err := e.hub.openStream(ctx, e.Remote, target, ep)
 			return err
 		},
@@ -130,8 +142,31 @@ func (e *Entry) serveAssociate(cx *layer4.Connection, request socks5.Request) er
 		func(f func()) {
 			defer e.hub.recoverEntry()
 			f()
-		}).serve(cx, request)
+		})
+	defer a.flows.close()
+	a.end = func() { _ = cx.Close() } // it reads nothing more, and the client is told
+	by := socksGrant{e.Remote, request.User, e.SOCKS5.hashes[request.User]}
+	if !e.hub.associations.add(a, by) {
+		e.reply(cx, socks5.GeneralFailure, netip.AddrPort{})
+		return nil
+	}
+	defer e.hub.associations.remove(a)
+	if env := e.hub.current(); env == nil || !env.socks[by] { // a reload in between has not seen it
+		e.reply(cx, socks5.NotAllowed, netip.AddrPort{})
+		return nil
+	}
+	if e.reply(cx, socks5.Succeeded, bound) {
+		a.serve(cx, request)
+	}
 	return nil
+}
+
+// waitForStart waits for the Start of the entry's configuration, within the time that
+// an open has.
+func (e *Entry) waitForStart() error {
+	ctx, cancel := e.hub.openContext()
+	defer cancel()
+	return e.env.wait(ctx)
 }
 
 // serveRequest opens a stream without an end on this side, replies with the

@@ -62,7 +62,7 @@ func TestConnectionBeforeStart(t *testing.T) {
 		name := map[bool]string{true: "and we start", false: "and the load fails"}[starts]
 		t.Run(name, func(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-			h := &hub{listen: listenAddress{"udp", "127.0.0.1:0"}, memory: tunnel.NewBudget(nil, 0)}
+			h := newHub(listenAddress{"udp", "127.0.0.1:0"})
 			env := testEnvironment(t)
 			plain := &Entry{Remote: "office", hub: h, env: env, target: tunnel.Target{Kind: tunnel.KindNamed, Host: "ssh"}}
 			socks := &Entry{Remote: "office", hub: h, env: env, SOCKS5: new(SOCKS5)}

@@ -35,6 +35,7 @@ type environment struct {
 	remotes    map[string]*remoteSpec
 	running    map[string]*pooledRemote // set by attach
 	local      []string                 // endpoints that handlers of this configuration want services of; empty: the only one
+	socks      map[socksGrant]bool      // who may associate at SOCKS entries
 	listeners  []string                 // Caddy addresses of endpoints and entries
 	http3      []string                 // those of them that are HTTP/3's too
 	admin      []string                 // Caddy addresses of the admin endpoint

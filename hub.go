@@ -41,23 +41,24 @@ type hub struct {
 	net     transport      // guarded by mu
 	newest  atomic.Pointer[environment]
 
-	reactor    *reactor.Reactor // from the first attach or open on
-	pool       *gateway.Pool    // dial bounds of the process
-	breakers   *gateway.Breakers
-	tunnels    tunnelTable
-	remotes    remoteTable
-	services   serviceTable
-	ledger     ledger
-	identities identities
-	handshakes handshakes
-	memory     *tunnel.Budget
-	streams    atomic.Int64 // of all tunnels, with raw channels and those being opened
-	warnings   warnings
-	draining   atomic.Bool // no new tunnels and streams
-	drain      draining    // by the admin API; guarded by mu
-	events     *eventQueue
-	stop       chan struct{} // ends the clock
-	wg         sync.WaitGroup
+	reactor      *reactor.Reactor // from the first attach or open on
+	pool         *gateway.Pool    // dial bounds of the process
+	breakers     *gateway.Breakers
+	tunnels      tunnelTable
+	remotes      remoteTable
+	services     serviceTable
+	associations associationTable
+	ledger       ledger
+	identities   identities
+	handshakes   handshakes
+	memory       *tunnel.Budget
+	streams      atomic.Int64 // of all tunnels, with raw channels and those being opened
+	warnings     warnings
+	draining     atomic.Bool // no new tunnels and streams
+	drain        draining    // by the admin API; guarded by mu
+	events       *eventQueue
+	stop         chan struct{} // ends the clock
+	wg           sync.WaitGroup
 }
 
 // transport is the gateway's side of the network, there while a configuration
@@ -67,12 +68,18 @@ type transport struct {
 	gateway *rtc.Gateway
 }
 
+// newHub returns a hub that nothing runs in yet. The admin API may ask it already.
+func newHub(listen listenAddress) *hub {
+	h := &hub{listen: listen, memory: tunnel.NewBudget(nil, 0)}
+	h.breakers = gateway.NewBreakers(h.breakerChanged)
+	h.ledger.hub, h.ledger.due = h, make(chan struct{}, 1)
+	return h
+}
+
 // acquireHub returns the hub of a listen address with one more reference.
 func acquireHub(listen listenAddress) (*hub, error) {
 	v, _, err := hubPool.LoadOrNew(listen, func() (caddy.Destructor, error) {
-		h := &hub{listen: listen, memory: tunnel.NewBudget(nil, 0)}
-		h.breakers = gateway.NewBreakers(h.breakerChanged)
-		return h, nil
+		return newHub(listen), nil
 	})
 	if err != nil {
 		return nil, err
@@ -80,7 +87,8 @@ func acquireHub(listen listenAddress) (*hub, error) {
 	return v.(*hub), nil
 }
 
-// runningHubs returns the hubs of this process.
+// runningHubs returns the hubs of this process, that of a configuration which is still
+// starting among them.
 func runningHubs() []*hub {
 	var hubs []*hub
 	hubPool.Range(func(_, v any) bool {
@@ -170,7 +178,6 @@ func (h *hub) runLocked() error {
 	h.reactor, h.running, h.stop = r, true, make(chan struct{})
 	h.pool = gateway.NewPool(gateway.PoolConfig{})
 	h.events = newEventQueue(h.deliver, &processMetrics.eventsDropped)
-	h.ledger.hub, h.ledger.due = h, make(chan struct{}, 1)
 	h.wg.Add(2)
 	go h.runClock(h.stop)
 	go h.ledger.run(h.stop)
@@ -244,6 +251,7 @@ func (h *hub) detach(env *environment) {
 		h.setOptions()
 		h.keepBreakers(left[len(left)-1])
 		h.recheck(left[len(left)-1])
+		h.associations.recheck(left[len(left)-1])
 		h.closeUnused()
 	}
 }
@@ -283,16 +291,18 @@ func (h *hub) recheck(env *environment) {
 		later = later || s != nil && s.onReload == reloadDrain
 	}
 	if later {
-		time.AfterFunc(time.Duration(env.timeouts.Drain), h.recheckLate)
+		time.AfterFunc(time.Duration(env.timeouts.Drain), func() { h.recheckLate(env) })
 	}
 }
 
-// recheckLate ends what endpoints with `on_reload drain` refuse, once it has had the
-// time to finish. Behind the hub's end there is no tunnel left to judge.
-func (h *hub) recheckLate() {
+// recheckLate ends what endpoints with `on_reload drain` refused in env, once it has had
+// the time to finish, unless it is allowed again. What only a later configuration
+// refuses has a time of its own. Behind the hub's end there is no tunnel left to judge.
+func (h *hub) recheckLate(env *environment) {
 	for _, t := range h.tunnels.all() {
-		if s := h.endpoint(t.endpoint); s != nil && s.onReload == reloadDrain {
-			t.cut(s.policy)
+		then, now := env.endpoints[t.endpoint], h.endpoint(t.endpoint)
+		if then != nil && then.onReload == reloadDrain && now != nil && now.onReload == reloadDrain {
+			t.cut(then.policy, now.policy)
 		}
 	}
 }
@@ -341,6 +351,7 @@ func (h *hub) shutDown(drain bool) {
 	if drain && env != nil {
 		h.letFinish(time.Duration(env.timeouts.Drain))
 	}
+	h.associations.endAll()
 	h.tunnels.closeAll(code, why)
 	if env != nil && len(env.endpoints) > 0 {
 		h.ledger.look(env) // what was counted last
@@ -383,6 +394,7 @@ func (h *hub) letFinish(limit time.Duration) {
 // Destruct ends what is left. Caddy's pool calls it when the last configuration
 // has given the hub back, also when it was never started (validate).
 func (h *hub) Destruct() error {
+	h.associations.endAll()
 	h.tunnels.closeAll(framecodec.CodeTunnelClosed, shuttingDown)
 	h.remotes.closeAll()
 	h.mu.Lock()

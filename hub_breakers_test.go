@@ -45,7 +45,7 @@ func TestBreakerLogs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			core, logs := observer.New(zap.DebugLevel)
-			h := &hub{}
+			h := newHub(listenAddress{})
 			h.newest.Store(&environment{logger: zap.New(core)})
 			var told []queuedEvent
 			h.events = newEventQueue(func(ev queuedEvent) { told = append(told, ev) }, &processMetrics.eventsDropped)

@@ -4,8 +4,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"testing"
-
-	"github.com/culvertgate/culvert/tunnel"
 )
 
 // TestCalm: memory is given back once in each calm period, if there is any.
@@ -57,7 +55,7 @@ func free() uint64 {
 // again.
 func TestMemoryIsReturned(t *testing.T) {
 	const burst = 64 << 20
-	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{})
 	var c calm
 	h.look(&c)
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as with the heap floor, the runtime keeps what it may need again

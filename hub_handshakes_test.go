@@ -117,7 +117,7 @@ func TestRefusedOffersEvictNobody(t *testing.T) {
 	env.limits.Handshakes = 1
 	state := env.endpoints["gw"]
 	state.limits.applyDefaults()
-	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{})
 	if err := h.attach(env); err != nil {
 		t.Fatal(err)
 	}

@@ -50,6 +50,13 @@ func (t *identities) remove(k clientKey) {
 	}
 }
 
+// has reports whether an identity has a tunnel.
+func (t *identities) has(k clientKey) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.m[k] != nil
+}
+
 // setLimit changes the memory limit of all, after a reload.
 func (t *identities) setLimit(memory int64) {
 	t.mu.Lock()

@@ -68,7 +68,7 @@ func TestLostPeerEndsAStalledSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hub{listen: listenAddress{"udp", "127.0.0.1:0"}, memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{"udp", "127.0.0.1:0"})
 	if err := errors.Join(h.open(env), h.attach(env)); err != nil {
 		t.Fatal(err)
 	}

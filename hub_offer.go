@@ -25,8 +25,8 @@ func (h *hub) create(ctx context.Context, state *endpointState, c signal.Caller,
 	if env == nil || h.draining.Load() {
 		return signal.Session{}, signal.WithRetryAfter(drainRetry, &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"})
 	}
-	if !c.Expires.IsZero() && !time.Now().Before(c.Expires) {
-		return signal.Session{}, expired(c)
+	if err := expired(c); err != nil {
+		return signal.Session{}, err
 	}
 	if d := h.gate(state, c.Identity, identityKey(state.name, c.Identity, c.ClientIP)); !d.Allowed {
 		processMetrics.policyDenials.WithLabelValues(ruleLabel(d)).Inc()
@@ -60,6 +60,27 @@ func (h *hub) create(ctx context.Context, state *endpointState, c signal.Caller,
 	}, nil
 }
 
+// refuses returns why offers of a caller would be refused whatever they ask for, nil
+// if they would not. A ticket is used up when its tunnels are over, too: one that runs
+// may need ICE servers for a restart.
+func (h *hub) refuses(ctx context.Context, state *endpointState, c signal.Caller) error {
+	if err := expired(c); err != nil {
+		return err
+	}
+	owner := identityKey(state.name, c.Identity, c.ClientIP)
+	if d := h.gate(state, c.Identity, owner); !d.Allowed {
+		return d.Err()
+	}
+	if c.Ticket == nil {
+		return nil
+	}
+	err := h.ledger.refuses(ctx, *c.Ticket)
+	if err == nil || err.Code == framecodec.CodeTicketUsed && h.identities.has(owner) {
+		return nil
+	}
+	return err
+}
+
 func subjectOf(endpoint string, c signal.Caller) policy.Subject {
 	s := policy.Subject{Endpoint: endpoint, Identity: c.Identity, Groups: c.Groups, Anonymous: c.Identity == ""}
 	if c.Ticket != nil {
@@ -89,6 +110,9 @@ func (h *hub) newTunnel(state *endpointState, c signal.Caller, o signal.Offer) *
 		ticket:   subjectOf(state.name, c).Ticket,
 		offers:   rate.NewLimiter(offersPerSecond, 2*tunnel.MaxServices),
 		sessions: make(chan *tunnel.Session, 1), closing: make(chan struct{}), gone: make(chan struct{}),
+	}
+	if c.Ticket != nil {
+		t.ticketKey = c.Ticket.Key
 	}
 	t.limitOpens(state.limits.OpensPerSecond)
 	t.handshake = &handshake{

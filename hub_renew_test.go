@@ -44,7 +44,7 @@ func TestGroupsOfARenewal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{})
 	if err := h.attach(env); err != nil {
 		t.Fatal(err)
 	}

@@ -206,14 +206,16 @@ func (t *gatewayTunnel) recheckServices(p *policy.Policy, cut bool) {
 	}
 }
 
-// cutReverse ends the streams to services that the tunnel may no longer publish.
-func (t *gatewayTunnel) cutReverse(p *policy.Policy) {
+// cutReverse ends the streams to services that no policy of these lets the tunnel
+// publish.
+func (t *gatewayTunnel) cutReverse(policies ...*policy.Policy) {
 	session, owner := t.currentSession(), t.subject()
 	if session == nil {
 		return
 	}
 	session.EachStream(func(st *tunnel.Stream) {
-		if st.Entry() && !p.MayExpose(owner, st.Target().Host).Allowed {
+		allows := func(p *policy.Policy) bool { return p.MayExpose(owner, st.Target().Host).Allowed }
+		if st.Entry() && !slices.ContainsFunc(policies, allows) {
 			st.Reset(framecodec.CodePolicyChanged, policy.ClientText(framecodec.CodePolicyChanged))
 		}
 	})

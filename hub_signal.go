@@ -126,8 +126,8 @@ func (b *backend) Renew(_ context.Context, c signal.Caller, secret string) (time
 	if err != nil {
 		return time.Time{}, err
 	}
-	if !c.Expires.IsZero() && !time.Now().Before(c.Expires) {
-		return time.Time{}, expired(c)
+	if err := expired(c); err != nil {
+		return time.Time{}, err
 	}
 	t.renew(c)
 	return t.expiry(), nil
@@ -168,6 +168,9 @@ func (b *backend) Targets(ctx context.Context, c signal.Caller) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.hub.refuses(ctx, state, c); err != nil {
+		return nil, err
+	}
 	list := targetList{Targets: []targetEntry{}, Dynamic: state.dynamic}
 	unavailable, _ := b.hub.health()
 	subject := subjectOf(b.name, c)
@@ -185,7 +188,11 @@ func (b *backend) Targets(ctx context.Context, c signal.Caller) (any, error) {
 }
 
 // ICEServers implements signal.Backend.
-func (b *backend) ICEServers(_ context.Context, c signal.Caller) []rtc.ICEServer {
+func (b *backend) ICEServers(ctx context.Context, c signal.Caller) []rtc.ICEServer {
+	state, err := b.state(ctx)
+	if err != nil || b.hub.refuses(ctx, state, c) != nil {
+		return nil // the offer is told why
+	}
 	if env := b.hub.current(); env != nil {
 		return env.iceServersFor(c)
 	}

@@ -23,7 +23,7 @@ func TestTargetsUsableNow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hub{listen: listenAddress{"udp", "127.0.0.1:0"}, memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{"udp", "127.0.0.1:0"})
 	if err := h.attach(env); err != nil {
 		t.Fatal(err)
 	}

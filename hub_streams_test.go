@@ -35,7 +35,7 @@ func serve(t *testing.T, configure func(*environment, *policy.Config)) *served {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, before) })
-	s := &served{t: t, env: testEnvironment(t, "gw"), hub: &hub{listen: listenAddress{"udp", "127.0.0.1:0"}, memory: tunnel.NewBudget(nil, 0)}}
+	s := &served{t: t, env: testEnvironment(t, "gw"), hub: newHub(listenAddress{"udp", "127.0.0.1:0"})}
 	state := s.env.endpoints["gw"]
 	state.dialects, state.allowAnonymous = []int{1}, true
 	cfg := policy.Config{Targets: []policy.NamedTarget{{Name: "x", Addresses: []string{"tcp/" + deaf(t).Addr().String()}}}}

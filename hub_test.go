@@ -105,8 +105,7 @@ func TestHubLife(t *testing.T) {
 // counts again.
 func TestFailedLoadGoesBack(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	h := &hub{listen: listenAddress{"udp", "127.0.0.1:0"}}
-	h.memory = tunnel.NewBudget(nil, 0)
+	h := newHub(listenAddress{"udp", "127.0.0.1:0"})
 	good, bad := testEnvironment(t, "gw"), testEnvironment(t, "gw2")
 	good.limits.Memory = 1 << 30
 	bad.limits.Memory = 2 << 30
@@ -137,7 +136,7 @@ func TestPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	h := &hub{listen: listenAddress{"udp", other.LocalAddr().String()}, memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{"udp", other.LocalAddr().String()})
 	env := testEnvironment(t, "gw")
 	err = h.open(env)
 	if err == nil || !strings.Contains(err.Error(), "option listen of webrtc_tunnel") || !strings.Contains(err.Error(), "coturn") {
@@ -189,7 +188,7 @@ func TestPortOfTheRunningConfiguration(t *testing.T) {
 // TestNeverStarted: a hub of `caddy validate` has nothing to end.
 func TestNeverStarted(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{})
 	if err := h.Destruct(); err != nil {
 		t.Error(err)
 	}
@@ -324,7 +323,7 @@ func (a textAddr) String() string { return string(a) }
 // newest configuration.
 func TestLimitsOfAReload(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{})
 	older, newer := testEnvironment(t, "gw"), testEnvironment(t, "gw")
 	newer.limits.TunnelMemory = 5 << 20
 	newer.timeouts.Dial = caddy.Duration(3 * time.Second)

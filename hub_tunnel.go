@@ -2,6 +2,7 @@ package culvert
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"net/netip"
 	"runtime/debug"
@@ -34,9 +35,10 @@ type gatewayTunnel struct {
 	identity  string // empty: anonymous
 	clientIP  netip.Addr
 	owner     clientKey
-	target    string // of ?target=, for peers that cannot name one
-	ticket    string // target of the ticket that the identity comes from; empty: none
-	trace     string // W3C traceparent of the offer, empty: none
+	target    string            // of ?target=, for peers that cannot name one
+	ticket    string            // target of the ticket that the identity comes from; empty: none
+	ticketKey [sha256.Size]byte // hash of the key that it was signed with
+	trace     string            // W3C traceparent of the offer, empty: none
 	since     time.Time
 	budget    *tunnel.Budget
 	exit      *gateway.Exit
@@ -232,6 +234,8 @@ func (t *gatewayTunnel) recheck(env *environment) {
 		t.close(framecodec.CodePolicyChanged, "the endpoint is gone")
 	case t.identity == "" && !s.allowAnonymous:
 		t.close(framecodec.CodePolicyChanged, "an identity is needed now")
+	case t.ticket != "" && (s.tickets == nil || s.tickets.keyHash != t.ticketKey):
+		t.close(framecodec.CodePolicyChanged, "the ticket is not taken any more")
 	case session != nil && !s.admits(int(session.Dialect())):
 		t.close(framecodec.CodePolicyChanged, "the dialect is no longer spoken")
 	default:
@@ -247,10 +251,10 @@ func (t *gatewayTunnel) recheck(env *environment) {
 	}
 }
 
-// cut ends the streams that a policy refuses.
-func (t *gatewayTunnel) cut(p *policy.Policy) {
-	t.exit.Recheck(p)
-	t.recheckServices(p, true)
+// cut ends the streams that a policy refused then and another one does now.
+func (t *gatewayTunnel) cut(then, now *policy.Policy) {
+	t.exit.Recheck(now, then)
+	t.cutReverse(now, then)
 }
 
 // limitOpens sets how many streams a second the client may ask for; 0: as many as

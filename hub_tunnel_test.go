@@ -47,7 +47,7 @@ func TestPanicEndsItsTunnel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{})
 	if err := h.attach(env); err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestShutDownSaysWhy(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	for _, exiting := range []bool{true, false} {
 		env := testEnvironment(t, "gw")
-		h := &hub{memory: tunnel.NewBudget(nil, 0)}
+		h := newHub(listenAddress{})
 		g := h.newTunnel(env.endpoints["gw"], signal.Caller{Identity: "alice"}, signal.Offer{})
 		if err := h.tunnels.add(g, 1); err != nil {
 			t.Fatal(err)
@@ -112,7 +112,7 @@ func TestLimitIsNamed(t *testing.T) {
 	env := testEnvironment(t, "gw")
 	state := env.endpoints["gw"]
 	state.limits.TunnelsPerIdentity, env.limits.HandshakesPerClient = 0, 0
-	h := &hub{memory: tunnel.NewBudget(nil, 0)}
+	h := newHub(listenAddress{})
 	g := h.newTunnel(state, signal.Caller{Identity: "alice"}, signal.Offer{})
 	for limit, err := range map[string]error{"tunnels_per_identity: 0": h.admit(g, env, state), "handshakes_per_client: 0": h.admitHandshake(g, env)} {
 		if tunnel.CodeOf(err) != framecodec.CodeTooManyTunnels || !strings.Contains(err.Error(), limit) {

@@ -16,8 +16,8 @@ import (
 
 // What has to survive a restart, and to hold for all gateways that share it, is in
 // Caddy's storage: who is kept out, how many bytes each identity had today, how
-// often a ticket was used. Storage may be a slow service, so nothing but the offer
-// of a ticket waits for it: the rest is looked at by one goroutine of the hub.
+// often a ticket was used. Storage may be a slow service, so nothing but the requests
+// of who shows a ticket waits for it: the rest is looked at by one goroutine of the hub.
 const (
 	ledgerPrefix  = "webrtc_tunnel/"
 	ledgerEvery   = 30 * time.Second // how often gateways that share storage hear of each other
@@ -25,10 +25,9 @@ const (
 	pruneEvery    = time.Hour
 )
 
-// ledger is the hub's part in storage. All methods are safe for concurrent use once
-// the hub runs.
+// ledger is the hub's part in storage. All methods are safe for concurrent use.
 type ledger struct {
-	hub    *hub // and due: set by runLocked
+	hub    *hub
 	blocks blockList
 	usage  usageTable
 	due    chan struct{} // one token: what was counted should be saved
@@ -64,8 +63,10 @@ func (l *ledger) load(ctx context.Context, key string, v any) error {
 }
 
 // update changes a record under the storage's lock: v is filled, change decides
-// what becomes of it, and it is written back unless that returns an error.
-func (l *ledger) update(ctx context.Context, key string, v any, change func() error) (err error) {
+// what becomes of it, and it is written back unless that returns an error. stored, unless
+// it is nil, is called while the lock is still held: so what memory learns of the record
+// comes in the order of the changes.
+func (l *ledger) update(ctx context.Context, key string, v any, change func() error, stored func()) (err error) {
 	storage := l.storage()
 	if storage == nil {
 		return errNoStorage
@@ -92,6 +93,9 @@ func (l *ledger) update(ctx context.Context, key string, v any, change func() er
 	}
 	if err := storage.Store(ctx, ledgerPrefix+key, raw); err != nil {
 		return fmt.Errorf("writing %s to storage: %w", key, err)
+	}
+	if stored != nil {
+		stored()
 	}
 	return nil
 }

@@ -169,7 +169,7 @@ func (l *ledger) saveUsage(ctx context.Context) error {
 			records = append(records, k.record(n))
 		}
 		return nil
-	})
+	}, nil)
 	if err != nil {
 		l.usage.giveBack(day, unsaved)
 		return err

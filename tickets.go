@@ -3,6 +3,7 @@ package culvert
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,7 +26,8 @@ type Tickets struct {
 	// same key take each other's tickets. Required.
 	Key string `json:"key,omitempty"`
 
-	key []byte
+	key     []byte
+	keyHash [sha256.Size]byte // what tunnels know the key by
 }
 
 const (
@@ -50,7 +52,7 @@ func (t *Tickets) provision() error {
 	if key = strings.TrimRight(key, "\r\n"); len(key) < minTicketKey {
 		return fmt.Errorf("tickets: the key has %d bytes: at least %d are needed, such as those of `openssl rand -base64 32`", len(key), minTicketKey)
 	}
-	t.key = []byte(key)
+	t.key, t.keyHash = []byte(key), sha256.Sum256([]byte(key))
 	return nil
 }
 
@@ -101,7 +103,7 @@ func (t *Tickets) check(endpoint, token string) (signal.Ticket, *tunnel.Error) {
 	case c.Expiry == nil || c.ID == "" || c.Subject == "" || c.Uses < 1 || !validTicketID(c.ID):
 		return invalid(errors.New("a claim is missing"))
 	}
-	return signal.Ticket{ID: c.ID, Target: c.Subject, Until: c.Expiry.Time(), Uses: c.Uses}, nil
+	return signal.Ticket{ID: c.ID, Target: c.Subject, Until: c.Expiry.Time(), Uses: c.Uses, Key: t.keyHash}, nil
 }
 
 func newTicketID() string { return strings.ToLower(rand.Text()) }
@@ -133,12 +135,7 @@ func (l *ledger) use(ctx context.Context, endpoint string, t signal.Ticket) *tun
 	var r ticketRecord
 	var refusal *tunnel.Error
 	err := l.update(ctx, ticketKey(t.ID), &r, func() error {
-		switch {
-		case r.Revoked:
-			refusal = &tunnel.Error{Code: framecodec.CodeTicketInvalid, Text: "the ticket was revoked"}
-			return refusal
-		case r.Used >= t.Uses:
-			refusal = &tunnel.Error{Code: framecodec.CodeTicketUsed, Text: "the ticket is used up"}
+		if refusal = r.refuses(t); refusal != nil {
 			return refusal
 		}
 		// A gateway that shares no storage with the one that made it sees it for the
@@ -146,14 +143,40 @@ func (l *ledger) use(ctx context.Context, endpoint string, t signal.Ticket) *tun
 		r.ID, r.Endpoint, r.Target, r.Until, r.Uses = t.ID, endpoint, t.Target, t.Until, t.Uses
 		r.Used++
 		return nil
-	})
+	}, nil)
 	switch {
 	case refusal != nil:
 		return refusal
 	case err != nil:
-		return &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "the ticket's count cannot be read", Err: err}
+		return unreadable(err)
 	}
 	return nil
+}
+
+// refuses returns why a ticket cannot be used, nil if it can; it counts nothing.
+func (l *ledger) refuses(ctx context.Context, t signal.Ticket) *tunnel.Error {
+	ctx, cancel := context.WithTimeout(ctx, ledgerTimeout)
+	defer cancel()
+	var r ticketRecord
+	if err := l.load(ctx, ticketKey(t.ID), &r); err != nil {
+		return unreadable(err)
+	}
+	return r.refuses(t)
+}
+
+// refuses is what the record has against another use.
+func (r ticketRecord) refuses(t signal.Ticket) *tunnel.Error {
+	switch {
+	case r.Revoked:
+		return &tunnel.Error{Code: framecodec.CodeTicketInvalid, Text: "the ticket was revoked"}
+	case r.Used >= t.Uses:
+		return &tunnel.Error{Code: framecodec.CodeTicketUsed, Text: "the ticket is used up"}
+	}
+	return nil
+}
+
+func unreadable(err error) *tunnel.Error {
+	return &tunnel.Error{Code: framecodec.CodeOverloaded, Text: "the ticket's count cannot be read", Err: err}
 }
 
 // revoke takes a ticket back and ends its tunnels; false: there is none.
@@ -166,7 +189,7 @@ func (l *ledger) revoke(ctx context.Context, id string) (found bool, _ error) {
 		}
 		r.Revoked = true
 		return nil
-	})
+	}, nil)
 	if errors.Is(err, missing) {
 		return false, nil
 	}

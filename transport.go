@@ -166,10 +166,38 @@ func (t *ProxyTransport) dial(ctx context.Context, _, address string) (net.Conn,
 	if err != nil {
 		return nil, reverseproxy.NewDialError(err) // another upstream may be tried
 	}
+	if t.ReadTimeout > 0 || t.WriteTimeout > 0 {
+		return &timedConn{Conn: conn, read: time.Duration(t.ReadTimeout), write: time.Duration(t.WriteTimeout)}, nil
+	}
 	return conn, nil
 }
 
-func (t *ProxyTransport) open(ctx context.Context, address string) (net.Conn, error) {
+// timedConn gives each Read and each Write a deadline of its own, as Caddy's transport
+// does with the connections that it dials itself.
+type timedConn struct {
+	*tunnel.Conn
+	read, write time.Duration // 0: none
+}
+
+func (c *timedConn) Read(p []byte) (int, error) {
+	if c.read > 0 {
+		if err := c.SetReadDeadline(time.Now().Add(c.read)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *timedConn) Write(p []byte) (int, error) {
+	if c.write > 0 {
+		if err := c.SetWriteDeadline(time.Now().Add(c.write)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+func (t *ProxyTransport) open(ctx context.Context, address string) (*tunnel.Conn, error) {
 	target, err := t.targetOf(address)
 	if err != nil {
 		return nil, err

@@ -2,7 +2,9 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -304,6 +306,99 @@ func TestTickets(t *testing.T) {
 	refusedOffer(t, bearer(fresh.Ticket), framecodec.CodeTicketInvalid)
 }
 
+// offered asks an endpoint, as a client does before its offer, for ICE servers and
+// targets.
+func offered(t *testing.T, header http.Header) (servers []string, targets int, status int) {
+	t.Helper()
+	ask := func(method, url string) *http.Response {
+		req, err := http.NewRequest(method, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = header
+		res, err := patiently(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	res := ask(http.MethodOptions, siteURL)
+	res.Body.Close()
+	if res.StatusCode != http.StatusNoContent {
+		t.Errorf("OPTIONS: status %d", res.StatusCode)
+	}
+	for _, link := range res.Header.Values("Link") {
+		if strings.Contains(link, `rel="ice-server"`) {
+			servers = append(servers, link)
+		}
+	}
+	var list struct{ Targets []struct{ Name string } }
+	res = ask(http.MethodGet, siteURL+"/targets")
+	decode(t, res, &list)
+	return servers, len(list.Targets), res.StatusCode
+}
+
+// TestNothingForWhoIsRefused: whose offers are refused by a block, a quota, or a ticket
+// or credential that is over is told no TURN credentials and no targets, which would serve as long
+// as the gateway's secret.
+func TestNothingForWhoIsRefused(t *testing.T) {
+	start(t, global("\t\tice_server turn:127.0.0.1:5349 {\n\t\t\tsecret for-turn\n\t\t}", "\tstorage file_system "+t.TempDir()+"\n")+
+		users("target echo tcp/"+echoServer(t)+"\nlimits {\nbytes_per_day 1MiB\n}\nexpires {http.request.header.X-Expires}\ntickets {\nkey \""+ticketKey+"\"\n}"))
+	ticket := func(uses int) madeTicket {
+		return makeTicket(t, values{"endpoint": "gw", "target": "echo", "uses": uses})
+	}
+	everything := func(who string, header http.Header) {
+		t.Helper()
+		if servers, targets, status := offered(t, header); len(servers) != 1 || targets != 1 || status != http.StatusOK {
+			t.Errorf("%s: %d ICE servers, %d targets, status %d", who, len(servers), targets, status)
+		}
+	}
+	nothing := func(who string, header http.Header, want int) {
+		t.Helper()
+		if servers, targets, status := offered(t, header); len(servers) != 0 || targets != 0 || status != want {
+			t.Errorf("%s: %d ICE servers, %d targets, status %d, want none and %d", who, len(servers), targets, status, want)
+		}
+	}
+	everything("alice", user("alice"))
+	adminJSON(t, http.MethodPost, "/blocks", values{"endpoint": "gw", "identity": "alice"}, http.StatusCreated, nil)
+	nothing("alice, kept out", user("alice"), http.StatusForbidden)
+
+	bob := connect(t, siteURL, user("bob"))
+	everything("bob", user("bob"))
+	conn, err := bob.open("echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = conn.Write(make([]byte, 8<<20)) }()
+	_ = conn.SetReadDeadline(time.Now().Add(long))
+	for buf := make([]byte, 1<<16); err == nil; {
+		_, err = conn.Read(buf)
+	}
+	wantCode(t, err, framecodec.CodeQuotaExceeded)
+	nothing("bob, whose quota is used up", user("bob"), http.StatusTooManyRequests)
+
+	revoked := ticket(9)
+	everything("a ticket", bearer(revoked.Ticket))
+	adminJSON(t, http.MethodDelete, "/tickets/"+revoked.ID, nil, http.StatusNoContent, nil)
+	nothing("a revoked ticket", bearer(revoked.Ticket), http.StatusForbidden)
+
+	once := ticket(1)
+	p := connect(t, siteURL, bearer(once.Ticket))
+	everything("a ticket whose only tunnel runs", bearer(once.Ticket)) // an ICE restart needs servers
+	p.close()
+	eventually(t, func() error {
+		if n := len(tunnels(t, "gateway")); n > 1 { // bob's
+			return fmt.Errorf("%d tunnels", n)
+		}
+		return nil
+	})
+	nothing("a ticket that is used up", bearer(once.Ticket), http.StatusForbidden)
+
+	over := user("carol")
+	over.Set("X-Expires", "1700000000")
+	nothing("carol, whose credential is over", over, http.StatusUnauthorized)
+}
+
 // TestTicketRefusals: what cannot be made is said, by the admin API and at load.
 func TestTicketRefusals(t *testing.T) {
 	start(t, kept(t.TempDir(), "target echo tcp/127.0.0.1:9\ntickets {\nkey \""+ticketKey+"\"\n}"))
@@ -337,4 +432,98 @@ func TestTicketRefusals(t *testing.T) {
 			t.Errorf("%s: %v, want %q", options, fmt.Sprint(err), want)
 		}
 	}
+}
+
+// TestTicketsOfAnotherKey: a reload that changes the key, or takes tickets away, ends
+// the tunnels of tickets and no others; any other reload ends none.
+func TestTicketsOfAnotherKey(t *testing.T) {
+	folder, echo := t.TempDir(), echoServer(t)
+	with := func(key string) string {
+		return kept(folder, "target echo tcp/"+echo+"\ntickets {\nkey \""+key+"\"\n}")
+	}
+	for name, next := range map[string]string{
+		"another key": with("another " + ticketKey),
+		"no tickets":  kept(folder, "target echo tcp/"+echo),
+	} {
+		t.Run(name, func(t *testing.T) {
+			start(t, with(ticketKey))
+			made := makeTicket(t, values{"endpoint": "gw", "target": "echo", "expires_in": "720h"})
+			alice, p := connect(t, siteURL, user("alice")), connect(t, siteURL, bearer(made.Ticket))
+			if err := load(with(ticketKey) + "\n# the same again"); err != nil {
+				t.Fatal(err)
+			}
+			for who, one := range map[string]*peer{"alice": alice, "the ticket": p} {
+				if c, err := one.open("echo"); err != nil || pingPong(c) != nil {
+					t.Errorf("%s behind a reload that changes nothing: %v", who, err)
+				}
+			}
+			if err := load(next); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-p.session.Done():
+				wantCode(t, p.session.Err(), framecodec.CodePolicyChanged)
+			case <-time.After(long):
+				t.Error("the tunnel outlives the key of its ticket")
+			}
+			if c, err := alice.open("echo"); err != nil || pingPong(c) != nil {
+				t.Errorf("alice has no ticket: %v", err)
+			}
+		})
+	}
+}
+
+// TestTicketWithoutName: who holds a ticket names no target, and gets the ticket's, be
+// it a service that a client exposes; what becomes of that is the ticket's target's
+// affair, not that of default_target.
+func TestTicketWithoutName(t *testing.T) {
+	nameless := tunnel.Target{Kind: tunnel.KindNamed}
+	t.Run("a service", func(t *testing.T) {
+		config := exposing("allow sshd {\nusers bob\n}", remoteOf("bob", "sshd tcp/"+echoServer(t)), "webrtc_tunnel local "+bobsService)
+		start(t, strings.Replace(config, "\t\tname gw\n", "\t\tname gw\ntickets {\nkey \""+ticketKey+"\"\n}\n", 1))
+		p := connect(t, siteURL, bearer(makeTicket(t, values{"endpoint": "gw", "target": bobsService}).Ticket))
+		eventually(t, func() error { // bob's tunnel is on its way
+			if code := openCode(p, nameless); code != framecodec.CodeNormal {
+				return errors.New(code.String())
+			}
+			return nil
+		})
+	})
+	t.Run("datagrams", func(t *testing.T) {
+		start(t, kept(t.TempDir(), "target dns udp/"+echoUDP(t)+"\ntickets {\nkey \""+ticketKey+"\"\n}"))
+		p := connect(t, siteURL, bearer(makeTicket(t, values{"endpoint": "gw", "target": "dns"}).Ticket))
+		if err := p.rtc.OpenChannel(datagramChannel); err != nil {
+			t.Fatal(err)
+		}
+		conn, ep := tunnel.NewDatagramConn(tunnel.Addr{}, tunnel.Addr{})
+		ctx, cancel := context.WithTimeout(t.Context(), long)
+		defer cancel()
+		if _, err := p.session.Open(ctx, tunnel.Target{Kind: tunnel.KindNamedDatagram}, ep); err != nil {
+			t.Fatal(err)
+		}
+		if err := askUDP(conn, []byte("hello")); err != nil {
+			t.Error(err)
+		}
+		_ = conn.Close()
+	})
+	t.Run("its breaker", func(t *testing.T) {
+		start(t, kept(t.TempDir(), "default_target echo\ntarget echo tcp/"+echoServer(t)+"\ntarget press tcp/127.0.0.1:9\ntickets {\nkey \""+ticketKey+"\"\n}"))
+		p := connect(t, siteURL, bearer(makeTicket(t, values{"endpoint": "gw", "target": "press"}).Ticket))
+		var codes []framecodec.Code
+		for range 10 {
+			codes = append(codes, openCode(p, nameless))
+		}
+		if codes[0] != framecodec.CodeRefused || codes[9] != framecodec.CodeBreakerOpen {
+			t.Errorf("the ticket's target is answered with %v", codes)
+		}
+		if code := openCode(p, tunnel.Target{Kind: tunnel.KindNamed, Host: "press"}); code != framecodec.CodeBreakerOpen {
+			t.Errorf("by its name: %v", code)
+		}
+		alice := connect(t, siteURL, user("alice"))
+		for _, target := range []tunnel.Target{nameless, {Kind: tunnel.KindNamed, Host: "echo"}} {
+			if code := openCode(alice, target); code != framecodec.CodeNormal {
+				t.Errorf("alice's open of %q: %v", target.Host, code)
+			}
+		}
+	})
 }

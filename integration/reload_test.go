@@ -428,3 +428,39 @@ func TestReloadKeepsRemote(t *testing.T) {
 		return nil
 	})
 }
+
+// TestReloadDrainsEachByItself: streams have the whole time of the reload that refuses
+// them, whatever reloads came before.
+func TestReloadDrainsEachByItself(t *testing.T) {
+	echo := echoServer(t)
+	config := func(target string) string {
+		return global("\t\ttimeouts {\n\t\t\tdrain 4s\n\t\t}", "") + users("on_reload drain\ntarget echo tcp/"+echo+target)
+	}
+	start(t, config(""))
+	c, err := connect(t, siteURL, user("alice")).open("echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := connect(t, siteURL, user("carol")).open("echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := load(config("\ntarget more tcp/127.0.0.1:9")); err != nil { // nobody's affair
+		t.Fatal(err)
+	}
+	first := time.NewTimer(3 * time.Second) // of the four that its drain has
+	<-first.C
+	if err := load(config(" {\nusers bob carol\n}")); err != nil {
+		t.Fatal(err)
+	}
+	refused := time.Now()
+	_ = c.SetReadDeadline(time.Now().Add(long))
+	_, err = c.Read(make([]byte, 1))
+	wantCode(t, err, framecodec.CodePolicyChanged)
+	if took := time.Since(refused); took < 3*time.Second {
+		t.Errorf("cut %v behind the reload that refuses it, of 4 s", took)
+	}
+	if err := pingPong(other); err != nil {
+		t.Errorf("carol's, which is not refused: %v", err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -187,5 +188,56 @@ func TestSOCKSRefusals(t *testing.T) {
 		if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%q: %d bytes, %v; want an end at once", text[:4], n, err)
 		}
+	}
+}
+
+// TestSOCKSAssociateEnds: an association goes on over a reload that still has its entry
+// and its user, and ends, with its TCP connection, with one that has not.
+func TestSOCKSAssociateEnds(t *testing.T) {
+	one, two := netip.MustParseAddrPort(echoUDP(t)), netip.MustParseAddrPort(echoUDP(t))
+	withEntry := socksConfig("user alice correcthorse\nuser bob battery")
+	for name, next := range map[string]string{
+		"no user":          socksConfig("user bob battery"),
+		"another password": socksConfig("user alice battery\nuser bob battery"),
+		"no entry":         global(remoteHere, "") + site("dynamic {\nallow udp/127.0.0.0/8:1-65535\n}"),
+		"no app":           bare,
+	} {
+		t.Run(name, func(t *testing.T) {
+			start(t, withEntry)
+			c := dialSOCKS(t)
+			say(t, c, "\x05\x01\x02", "\x05\x02")
+			say(t, c, "\x01\x05alice\x0ccorrecthorse", "\x01\x00")
+			relay := associate(t, c)
+			u, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(relay))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer u.Close()
+			if err := askUDP(u, datagramTo(one, "hi")); err != nil {
+				t.Fatal(err)
+			}
+			if err := load(strings.Replace(withEntry, "user bob battery", "user carol battery", 1)); err != nil {
+				t.Fatal(err)
+			}
+			for _, to := range []netip.AddrPort{one, two} {
+				if err := askUDP(u, datagramTo(to, "still")); err != nil {
+					t.Errorf("behind a reload that concerns others: %v", err)
+				}
+			}
+			if err := load(next); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the TCP connection is still there: %v", err)
+			}
+			eventually(t, func() error { // ICMP says so
+				_, _ = u.Write(datagramTo(two, "late"))
+				_ = u.SetReadDeadline(time.Now().Add(time.Second))
+				if n, err := u.Read(make([]byte, 100)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+					return fmt.Errorf("the socket is still there: %d bytes, %v", n, err)
+				}
+				return nil
+			})
+		})
 	}
 }

@@ -259,6 +259,81 @@ func TestProxyTransport(t *testing.T) {
 	})
 }
 
+// TestProxyTimeouts: a web server that sends or takes nothing for as long as
+// read_timeout or write_timeout say is given up, and one that goes on is not.
+func TestProxyTimeouts(t *testing.T) {
+	slow := newWeb(t, "slow") // an event every 50 ms
+	deaf, done := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	address := serve(t, func(net.Conn) {
+		close(deaf)
+		<-done
+	})
+	start(t, proxying(remoteHere, "target slow tcp/"+slow.address+"\ntarget deaf tcp/"+address, `handle /upload {
+	reverse_proxy deaf.example:80 {
+		transport webrtc_tunnel here deaf {
+			write_timeout 1s
+		}
+	}
+}
+reverse_proxy slow.example:80 {
+	transport webrtc_tunnel here slow {
+		read_timeout 1s
+	}
+}`))
+	client := &http.Client{Timeout: long}
+	t.Run("read_timeout", func(t *testing.T) {
+		res, err := client.Get(proxyURL + "/wait") // the head, and nothing more
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		began := time.Now()
+		_, err = io.Copy(io.Discard, res.Body)
+		if took := time.Since(began); err == nil || took < 500*time.Millisecond || took > 10*time.Second {
+			t.Errorf("a body that stalls ended after %v with %v", took, err)
+		}
+		<-slow.gone
+		res, err = client.Get(proxyURL + "/events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		for began, lines := time.Now(), bufio.NewReader(res.Body); time.Since(began) < 3*time.Second; {
+			if _, err := lines.ReadString('\n'); err != nil {
+				t.Fatalf("a body that goes on ended after %v: %v", time.Since(began), err)
+			}
+		}
+	})
+	t.Run("write_timeout", func(t *testing.T) {
+		c, err := net.Dial("tcp", proxyAddr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(long))
+		began := time.Now()
+		go func() {
+			fmt.Fprintf(c, "POST /upload HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", proxyAddr, 1<<30)
+			_, _ = io.Copy(c, io.LimitReader(rand.NewChaCha8([32]byte{}), 1<<30)) // until it is told off
+		}()
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatalf("after %v: %v", time.Since(began), err)
+		}
+		defer res.Body.Close()
+		if took := time.Since(began); res.StatusCode != http.StatusGatewayTimeout || took > 10*time.Second {
+			body, _ := io.ReadAll(res.Body)
+			t.Errorf("status %d after %v: %s", res.StatusCode, took, body)
+		}
+		select {
+		case <-deaf:
+		default:
+			t.Error("nothing came to the web server")
+		}
+	})
+}
+
 // TestProxyHealth: Caddy's health checks look through the tunnel, and its load
 // balancing tries the next upstream.
 func TestProxyHealth(t *testing.T) {

@@ -274,16 +274,21 @@ func (s *Session) frameWord() uint64 {
 	return w
 }
 
-// reply leaves a control frame for the peer that belongs to no stream of ours.
-// f appends the frame; its word is stamped when it goes out. Called by the
-// receiver only; it returns false when the peer is owed too much: the receiver
-// then waits.
-func (s *Session) reply(f func([]byte) []byte) bool {
+// reply leaves a control frame for the peer that belongs to no stream of ours; its
+// word is stamped when it goes out. Called by the receiver only; room is false when
+// the peer is owed too much: the receiver then waits. A frame that fits no message
+// is an error, and a fault of ours: it would stay in front of all others.
+func (s *Session) reply(m frameAppender) (room bool, _ *Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.replies = f(s.replies)
+	before := len(s.replies)
+	s.replies = m.AppendFrame(s.replies, 0)
+	if n := len(s.replies) - before; n > largestControl {
+		s.replies = s.replies[:before]
+		return false, Errorf(framecodec.CodeInternal, "an answer of %d bytes, at most %d fit a message", n, largestControl)
+	}
 	s.wakeLocked(waitRoom)
-	return len(s.replies) < repliesMost
+	return len(s.replies) < repliesMost, nil
 }
 
 // appendReplies moves whole frames from the buffer to the message.

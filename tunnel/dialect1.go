@@ -114,8 +114,8 @@ type frameAppender interface {
 
 // owe leaves a reply and waits while the peer is owed too much.
 func (s *Session) owe(m frameAppender) *Error {
-	if s.reply(func(b []byte) []byte { return m.AppendFrame(b, 0) }) {
-		return nil
+	if room, fault := s.reply(m); room || fault != nil {
+		return fault
 	}
 	for {
 		select {

@@ -6,3 +6,14 @@ func (s *Session) SetLastNumber(n uint32) {
 	defer s.mu.Unlock()
 	s.lastNumber = n
 }
+
+// LargestControl is what every control frame is held to.
+const LargestControl = largestControl
+
+// Owe leaves a reply as the receiver does.
+func (s *Session) Owe(m frameAppender) error {
+	if err := s.owe(m); err != nil {
+		return err
+	}
+	return nil
+}

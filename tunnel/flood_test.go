@@ -1,6 +1,8 @@
 package tunnel_test
 
 import (
+	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,5 +154,81 @@ func TestSessionCreditComesBack(t *testing.T) {
 				t.Errorf("%d bytes reserved", used)
 			}
 		})
+	}
+}
+
+// Acceptances of what a client has not offered are answered by a Withdraw each; a
+// gateway that reads none of them is owed a few, and no more.
+func TestFloodOfExposed(t *testing.T) {
+	const answers = 100_000
+	r := newRaw(t, tunnel.Dialect2, tunnel.RoleClient, nil)
+	r.greet()
+	var b []byte
+	for i := 1; i <= answers; i++ {
+		b = framecodec.Exposed{Name: []byte("nobody-offered-this")}.AppendFrame(b, r.word)
+		if r.word++; i%1000 == 0 {
+			r.write(b)
+			b = b[:0]
+		}
+	}
+	r.settled()
+	withdrawn := 0
+	for r.send(framecodec.Ping{HasConn: true, Extra: make([]byte, 8)}); ; {
+		msg, _, ok := r.nextControl()
+		if !ok {
+			t.Fatalf("%d are withdrawn, then: %v", withdrawn, r.s.Err())
+		}
+		if msg == framecodec.MsgPong {
+			break
+		}
+		if msg == framecodec.MsgWithdraw {
+			withdrawn++
+		}
+	}
+	// A Withdraw takes 40 bytes: 320 KiB in the carrier and 256 that are owed.
+	if withdrawn < 100 || withdrawn > 10_000 {
+		t.Errorf("%d were withdrawn", withdrawn)
+	}
+}
+
+// TestLargestReplies: whatever a peer asks for has an answer that fits a message, or
+// it would hold up all control frames behind it for ever.
+func TestLargestReplies(t *testing.T) {
+	long := strings.Repeat("x", 4000)
+	for name, test := range map[string]struct {
+		d    tunnel.Dialect
+		ask  message
+		want framecodec.Message
+	}{
+		"Pong of dialect 1":            {tunnel.Dialect1, framecodec.Ping{HasConn: true, Extra: bytes.Repeat([]byte("x"), 2<<10-4)}, framecodec.MsgPong},
+		"CloseConnection of dialect 1": {tunnel.Dialect1, framecodec.OpenConnection{Conn: 1}, framecodec.MsgCloseConnection},
+		"MetricsResponse":              {tunnel.Dialect1, framecodec.MetricsRequest{}, framecodec.MsgMetricsResponse},
+		"Pong":                         {tunnel.Dialect2, framecodec.Ping{HasConn: true, Extra: make([]byte, 8)}, framecodec.MsgPong},
+		"Reset":                        {tunnel.Dialect2, framecodec.Open{Conn: 1, Kind: framecodec.KindNamed, Host: []byte(long)}, framecodec.MsgReset},
+		"Exposed":                      {tunnel.Dialect2, framecodec.Expose{Kind: framecodec.KindNamed, Name: []byte("x")}, framecodec.MsgExposed},
+		"Exposed of a name that cannot be": {tunnel.Dialect2, framecodec.Expose{Kind: framecodec.KindNamed, Name: []byte(long[:framecodec.MaxHost])},
+			framecodec.MsgExposed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRaw(t, test.d, tunnel.RoleGateway, func(cfg *tunnel.Config) {
+				cfg.Accept = func(in *tunnel.Incoming) { in.Refuse(framecodec.CodeUnknownTarget, long) }
+				cfg.Exposed = func(tunnel.Kind, string) (tunnel.Code, string) { return framecodec.CodeNotAllowed, long }
+			})
+			r.greet()
+			r.send(test.ask)
+			if n := len(r.awaitEnd(test.want)) + 2 + framecodec.Overhead; n > tunnel.LargestControl {
+				t.Errorf("a frame of %d bytes, %d is what counts as the largest", n, tunnel.LargestControl)
+			}
+		})
+	}
+}
+
+// TestReplyThatFitsNoMessage: a fault of ours ends the session, in place of a sender that
+// looks at the same reply for ever.
+func TestReplyThatFitsNoMessage(t *testing.T) {
+	r := newRaw(t, tunnel.Dialect2, tunnel.RoleGateway, nil)
+	err := r.s.Owe(framecodec.Exposed{Name: make([]byte, tunnel.LargestControl)})
+	if code := tunnel.CodeOf(err); code != framecodec.CodeInternal {
+		t.Errorf("a reply of more than %d bytes: %v", tunnel.LargestControl, err)
 	}
 }

@@ -36,6 +36,10 @@ type serviceFrame struct {
 // serviceFrameMost is the room that one of them may need.
 const serviceFrameMost = framecodec.Overhead + 2 + 2 + 2 + 63 + 2 + 200
 
+// serviceFramesMost bounds those that wait for a peer that does not read, but for
+// offers, which are bounded by their number.
+const serviceFramesMost = 4 * MaxServices
+
 // Service is a service that the gateway has accepted. It is over when one side
 // takes it back or the session ends. Its methods are safe for concurrent use.
 type Service struct {
@@ -168,7 +172,7 @@ func (v *Service) endLocked(err *Error) {
 func (s *Session) Revoke(name string, code Code, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended || s.closing != nil || len(s.services.frames) > 4*MaxServices {
+	if s.ended || s.closing != nil || len(s.services.frames) >= serviceFramesMost {
 		return // a client that reads nothing learns it when a stream is asked for in vain
 	}
 	s.sendServiceLocked(serviceFrame{msg: framecodec.MsgExposed, code: code, name: name, text: text})
@@ -252,6 +256,9 @@ func (s *Session) onService(msg framecodec.Message, data []byte) *Error {
 }
 
 func (s *Session) onExpose(m framecodec.Expose) *Error {
+	if len(m.Name) > framecodec.MaxHost { // the answer carries the name; a cut one would answer another offer
+		return Errorf(framecodec.CodeProtocolError, "Expose of a name of %d bytes, at most %d are answered", len(m.Name), framecodec.MaxHost)
+	}
 	answer := framecodec.Exposed{Name: m.Name}
 	kind, name := Kind(m.Kind), string(m.Name)
 	switch {
@@ -274,7 +281,9 @@ func (s *Session) onExposed(m framecodec.Exposed) {
 	v := s.services.offers[name]
 	refused := m.Code != framecodec.CodeNormal
 	if v == nil {
-		if !refused && ValidServiceName(name) { // it crossed what the gateway had taken back: neither side has it then
+		// It crossed what the gateway had taken back: neither side has it then. Only one
+		// that accepts what nobody offered gets beyond the bound.
+		if !refused && ValidServiceName(name) && len(s.services.frames) < serviceFramesMost {
 			s.sendServiceLocked(serviceFrame{msg: framecodec.MsgWithdraw, name: name})
 		}
 		return

@@ -1,6 +1,7 @@
 package tunnel_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net"
 	"testing"
@@ -137,6 +138,10 @@ var violations = []violation{
 	{name: "Exposed from a client", change: reversible, act: func(r *raw) { r.send(framecodec.Exposed{Name: []byte("x")}) }},
 	{name: "Expose from a gateway", client: true, change: reversible, act: func(r *raw) { r.send(framecodec.Expose{Kind: 1, Name: []byte("x")}) }},
 	{name: "Expose cut short", change: reversible, act: func(r *raw) { r.sendPayload(payload(411, 1, 0, 2, 'x')) }},
+	{name: "Expose whose name has no answer", change: reversible, act: func(r *raw) {
+		r.send(framecodec.Expose{Kind: 1, Name: bytes.Repeat([]byte("x"), framecodec.MaxHost+1)})
+	}},
+	{name: "Expose as long as a frame", change: reversible, act: func(r *raw) { r.send(framecodec.Expose{Kind: 1, Name: bytes.Repeat([]byte("x"), 24_000)}) }},
 	{name: "Withdraw cut short", change: reversible, act: func(r *raw) { r.sendPayload(payload(412, 0, 2, 'x')) }},
 	{name: "Exposed cut short", client: true, change: reversible, act: func(r *raw) { r.sendPayload(payload(413, 0)) }},
 	{name: "the gateway's first number is not 2", client: true, change: reversible, act: func(r *raw) { r.send(framecodec.Open{Conn: 4, Kind: 1}) }},

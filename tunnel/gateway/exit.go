@@ -59,7 +59,7 @@ type ExitConfig struct {
 	// there is none. It is called for every open of one and must be cheap.
 	Service func(identity, name string) Service
 	// DefaultTarget is what streams without a target of their own go to, before
-	// that of the policy (?target= of the offer).
+	// that of the policy (?target= of the offer) and behind that of a ticket.
 	DefaultTarget string
 	// MaxOpens dialling or waiting at a time. Default: 4,096.
 	MaxOpens int
@@ -249,9 +249,13 @@ func (e *Exit) begin() (ctx context.Context, cancel context.CancelFunc, done fun
 	}, nil
 }
 
-// target replaces a target that the peer left out.
+// target replaces a target that the peer left out. Who holds a ticket means that
+// one's: whatever is kept by name, such as breakers, must see it.
 func (e *Exit) target(t tunnel.Target) tunnel.Target {
-	if t.Kind == tunnel.KindNamed && t.Host == "" {
+	if !t.Named() || t.Host != "" {
+		return t
+	}
+	if t.Host = e.subject.Load().Ticket; t.Host == "" && t.Kind == tunnel.KindNamed {
 		t.Host = e.cfg.DefaultTarget
 	}
 	return t

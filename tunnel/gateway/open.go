@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -112,45 +113,54 @@ func (e *Exit) start(in *tunnel.Incoming, f func(ctx context.Context)) {
 	}()
 }
 
-// Recheck ends the running streams and raw channels that p refuses, with
-// policy_changed, and returns how many those were. What is still being opened
+// Recheck ends the running streams and raw channels that p refuses, and each of also,
+// with policy_changed, and returns how many those were. What is still being opened
 // looks at the newest policy and subject itself, once it is open.
-func (e *Exit) Recheck(p *policy.Policy) int {
+func (e *Exit) Recheck(p *policy.Policy, also ...*policy.Policy) int {
 	e.mu.Lock()
 	session := e.session
 	e.mu.Unlock()
 	ended := 0
 	if session != nil {
 		session.EachStream(func(st *tunnel.Stream) {
-			if e.recheck(st, p) {
+			if e.recheck(st, p, also) {
 				ended++
 			}
 		})
 	}
 	for _, r := range e.Raws() {
-		if r.recheck(p) {
+		if r.recheck(p, also) {
 			ended++
 		}
 	}
 	return ended
 }
 
-// recheck ends a stream if p refuses what it is connected to.
-func (e *Exit) recheck(st *tunnel.Stream, p *policy.Policy) bool {
+// recheck ends a stream if all policies refuse what it is connected to.
+func (e *Exit) recheck(st *tunnel.Stream, p *policy.Policy, also []*policy.Policy) bool {
 	t, subject := e.target(st.Target()), *e.subject.Load()
-	var d policy.Decision
+	var decide func(*policy.Policy) policy.Decision
 	switch tag := st.Tag().(type) {
 	case *policy.Address:
-		d = p.CheckAddress(subject, t, *tag)
+		decide = func(p *policy.Policy) policy.Decision { return p.CheckAddress(subject, t, *tag) }
 	case *reached:
-		d = p.MayReach(subject, tag.owner(), tag.name)
+		decide = func(p *policy.Policy) policy.Decision { return p.MayReach(subject, tag.owner(), tag.name) }
 	default:
 		return false // not open yet, or opened by us
 	}
-	if d.Allowed {
+	d, refused := refusedByAll(decide, p, also)
+	if !refused {
 		return false
 	}
 	e.denied(d, t)
 	st.Reset(framecodec.CodePolicyChanged, policy.ClientText(framecodec.CodePolicyChanged))
 	return true
+}
+
+// refusedByAll asks each policy; the decision is p's.
+func refusedByAll(decide func(*policy.Policy) policy.Decision, p *policy.Policy, also []*policy.Policy) (d policy.Decision, refused bool) {
+	if d = decide(p); d.Allowed {
+		return d, false
+	}
+	return d, !slices.ContainsFunc(also, func(p *policy.Policy) bool { return decide(p).Allowed })
 }

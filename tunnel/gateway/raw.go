@@ -279,16 +279,17 @@ func (e *Exit) RawInfos() []RawInfo {
 	return out
 }
 
-// recheck ends the channel if p refuses what it is connected to.
-func (r *Raw) recheck(p *policy.Policy) bool {
+// recheck ends the channel if all policies refuse what it is connected to.
+func (r *Raw) recheck(p *policy.Policy, also []*policy.Policy) bool {
 	r.mu.Lock()
 	at, open := r.at, r.conn != nil && r.result == nil
 	r.mu.Unlock()
 	if !open {
 		return false
 	}
-	d := p.CheckAddress(*r.exit.subject.Load(), r.target, at)
-	if d.Allowed {
+	subject := *r.exit.subject.Load()
+	d, refused := refusedByAll(func(p *policy.Policy) policy.Decision { return p.CheckAddress(subject, r.target, at) }, p, also)
+	if !refused {
 		return false
 	}
 	r.exit.denied(d, r.target)

@@ -52,7 +52,7 @@ func (r *Raw) dial(ctx context.Context, v view, opened func()) bool {
 		closeConn(c, framecodec.CodeCancelled)
 		return false
 	}
-	if now := e.view(); now != v && r.recheck(now.policy) {
+	if now := e.view(); now != v && r.recheck(now.policy, nil) {
 		return false
 	}
 	r.watchIdle()

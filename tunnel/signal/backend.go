@@ -2,6 +2,7 @@ package signal
 
 import (
 	"context"
+	"crypto/sha256"
 	"net/netip"
 	"time"
 
@@ -47,7 +48,8 @@ type Ticket struct {
 	ID     string
 	Target string // that it is for
 	Until  time.Time
-	Uses   int // tunnels that may be made with it, in all
+	Uses   int               // tunnels that may be made with it, in all
+	Key    [sha256.Size]byte // tells the key that it was signed with from others
 }
 
 // Offer is a new tunnel asked for.
@@ -102,8 +104,10 @@ type Backend interface {
 	Exists(ctx context.Context, c Caller, secret string) error
 	// Status returns what GET …/status shows, a value for encoding/json.
 	Status(ctx context.Context, c Caller, secret string) (any, error)
-	// Targets returns what GET P/targets shows to this caller.
+	// Targets returns what GET P/targets shows to this caller, or why its offers are
+	// refused.
 	Targets(ctx context.Context, c Caller) (any, error)
-	// ICEServers returns the servers, with credentials made for this caller.
+	// ICEServers returns the servers, with credentials made for this caller; none
+	// for one whose offers are refused.
 	ICEServers(ctx context.Context, c Caller) []rtc.ICEServer
 }

@@ -184,7 +184,7 @@ func (e *Endpoint) options(w http.ResponseWriter, r *http.Request, c Caller, rt 
 	}
 	if rt.resource == resourceEndpoint {
 		h.Set("Accept-Post", mediaSDP)
-		if res.Kind != KindPreflight && c.known() && e.secure(c) {
+		if res.Kind != KindPreflight && c.Refused == nil && c.known() && e.secure(c) {
 			addICEServers(h, e.backend.ICEServers(r.Context(), c))
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/rtc"
 )
 
 func newRecorder() *httptest.ResponseRecorder { return httptest.NewRecorder() }
@@ -119,6 +121,22 @@ func TestPreflight(t *testing.T) {
 	foreign, _ := ask(t, e, alice, "OPTIONS", "/tunnel", "", "Origin: https://evil.example", "Access-Control-Request-Method: POST")
 	if foreign.StatusCode != 403 || foreign.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("a foreign preflight was answered %d %v", foreign.StatusCode, foreign.Header)
+	}
+}
+
+// TestOptionsForWhoIsRefused: a credential that does not hold is worth less than none.
+func TestOptionsForWhoIsRefused(t *testing.T) {
+	t.Parallel()
+	b := newFakeBackend()
+	b.servers = []rtc.ICEServer{{URLs: []string{"turn:turn.example.net"}, Username: "u", Credential: "c"}}
+	e := newTestEndpoint(t, EndpointConfig{BasePath: "/tunnel", Backend: b})
+	caller := Caller{Anonymous: true, Loopback: true}
+	if answer, _ := ask(t, e, caller, "OPTIONS", "/tunnel", ""); len(answer.Header.Values("Link")) != 1 {
+		t.Errorf("an anonymous one is given %q", answer.Header.Values("Link"))
+	}
+	caller.Refused = &tunnel.Error{Code: framecodec.CodeTicketInvalid}
+	if answer, _ := ask(t, e, caller, "OPTIONS", "/tunnel", ""); answer.StatusCode != 204 || len(answer.Header.Values("Link")) != 0 {
+		t.Errorf("one whose ticket does not hold: status %d, %q", answer.StatusCode, answer.Header.Values("Link"))
 	}
 }
 

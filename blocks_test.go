@@ -1,0 +1,87 @@
+package culvert
+
+import (
+	"context"
+	"io/fs"
+	"sync"
+	"testing"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// slowStorage is memory whose next Load of a record is held up behind its read.
+type slowStorage struct {
+	certmagic.Storage
+	locked sync.Mutex
+
+	mu   sync.Mutex
+	m    map[string][]byte // guarded by mu
+	held chan struct{}     // nil: none is held up; guarded by mu
+	read chan struct{}     // closed by the Load that is
+}
+
+func (s *slowStorage) Lock(context.Context, string) error {
+	s.locked.Lock()
+	return nil
+}
+
+func (s *slowStorage) Unlock(context.Context, string) error {
+	s.locked.Unlock()
+	return nil
+}
+
+func (s *slowStorage) Store(_ context.Context, key string, value []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m[key] = value
+	return nil
+}
+
+func (s *slowStorage) Load(_ context.Context, key string) ([]byte, error) {
+	s.mu.Lock()
+	value, ok := s.m[key]
+	held := s.held
+	s.held = nil
+	s.mu.Unlock()
+	if held != nil {
+		close(s.read)
+		<-held
+	}
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return value, nil
+}
+
+// TestBlockBesideALook: a block that was told of holds, also where a look at storage
+// that began before it comes to its end behind it.
+func TestBlockBesideALook(t *testing.T) {
+	s := serve(t, nil)
+	held := make(chan struct{})
+	st := &slowStorage{m: map[string][]byte{}, held: held, read: make(chan struct{})}
+	s.env.storage = st
+	l := &s.hub.ledger
+	look := make(chan error)
+	go func() { look <- l.readBlocks(t.Context()) }()
+	<-st.read
+	if err := l.addBlock(t.Context(), identityBlock{Endpoint: "gw", Identity: "mallory"}); err != nil {
+		t.Fatal(err)
+	}
+	close(held)
+	if err := <-look; err != nil {
+		t.Fatal(err)
+	}
+	if !l.blocks.blocked("gw", "mallory") {
+		t.Error("the look has let mallory in again")
+	}
+	// What other gateways write is still heard of.
+	st.mu.Lock()
+	st.m[ledgerPrefix+blocksKey] = []byte(`[{"endpoint":"gw","identity":"trent"}]`)
+	st.mu.Unlock()
+	if err := l.readBlocks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if l.blocks.blocked("gw", "mallory") || !l.blocks.blocked("gw", "trent") {
+		t.Errorf("behind another look: %+v", l.blocks.all())
+	}
+}
