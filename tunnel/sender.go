@@ -37,6 +37,7 @@ type sendState struct {
 	answerable int    // bytes of Session.replies from before the last look at an empty control list; written under mu
 	run        int    // interactive turns in a row
 	dead       bool   // room was promised where there is none: the carrier has ended
+	paced      paced
 	at         time.Duration
 	roomTold   atomic.Bool // the carrier has called back
 	wallMs     uint64      // dialect 1's word
@@ -57,7 +58,9 @@ func (s *Session) runSender() *Error {
 	if s.carrier.MaxMessage() < leastMessage {
 		return Errorf(framecodec.CodeProtocolError, "the other side takes messages of %d bytes at most, %d are needed", s.carrier.MaxMessage(), leastMessage)
 	}
+	defer s.stopAlarm()
 	for {
+		s.lookAtRates()
 		room := s.carrierRoom()
 		if room == roomNone {
 			s.flushWaiting()
@@ -154,6 +157,7 @@ func (s *Session) maySpeak() bool { return s.client != s.d1 || s.recv.helloSeen.
 // fill builds the next message in b: control frames in front, then data of
 // ready streams, as long as there are some and the chunk is not full.
 func (s *Session) fill(b []byte, room roomKind) []byte {
+	s.send.paced.outWaits = false
 	if s.send.closeSent {
 		return b
 	}
@@ -173,6 +177,9 @@ func (s *Session) fill(b []byte, room roomKind) []byte {
 	limit := min(len(b)+chunkSize+framecodec.Overhead, s.carrier.MaxMessage()-tailRoom)
 	for limit-len(b) > framecodec.Overhead+minRead {
 		if s.closed() || s.send.credit.left(s) == 0 {
+			break
+		}
+		if s.send.paced.rates != nil && !s.mayPass() {
 			break
 		}
 		st := s.pick()
@@ -259,6 +266,12 @@ func (s *Session) readStream(b []byte, limit int, st *Stream) ([]byte, readResul
 		}
 		return b, readResult{}
 	}
+	limited := s.send.paced.rates != nil
+	if limited {
+		if credit = s.paceStream(st, credit); credit == 0 {
+			return b, readResult{}
+		}
+	}
 	// Cleared before the read: an edge that comes meanwhile queues it again.
 	st.bits.And(^bitReadable)
 	at := len(b) + framecodec.HeaderSize
@@ -273,7 +286,10 @@ func (s *Session) readStream(b []byte, limit int, st *Stream) ([]byte, readResul
 		s.send.credit.used += uint64(n)
 		s.bytesOut.Add(uint64(n))
 		s.framesOut.Add(1)
-		s.classify(st, n, n == len(space))
+		if limited {
+			s.paceUsed(st, n)
+		}
+		s.classify(st, n, n == len(space), limited)
 	}
 	switch err {
 	case nil:
@@ -308,9 +324,9 @@ func (s *Session) dataWord(st *Stream) uint64 {
 }
 
 // classify moves a stream between the classes by what it read last. A small read
-// that filled the room there was says nothing.
-func (s *Session) classify(st *Stream, n int, full bool) {
-	if n < chunkSize/4 {
+// that filled the room there was says nothing, unless a rate makes all room small.
+func (s *Session) classify(st *Stream, n int, full, limited bool) {
+	if n < chunkSize/4 && !(full && limited) {
 		if !full && st.turns != interactiveTurns {
 			st.turns = interactiveTurns
 			st.bits.And(^bitBulk)
@@ -400,9 +416,11 @@ func (s *Session) sleepForWork(room roomKind) bool {
 	case s.ended:
 		s.mu.Unlock()
 		return false
-	case s.controlWaitsLocked() || ready && s.maySpeak() && s.send.credit.left(s) > 0:
+	case s.controlWaitsLocked() || ready && s.maySpeak() && s.send.credit.left(s) > 0 && !s.send.paced.outWaits:
 		s.mu.Unlock()
 		return true
+	case ready && s.send.paced.outWaits:
+		s.waiting = waitRate
 	case ready:
 		s.waiting = waitCredit
 	case room == roomAll:
@@ -447,10 +465,16 @@ func (s *Session) hasRoom() {
 }
 
 func (s *Session) sleep() bool {
-	select {
-	case <-s.wake:
-	case <-s.done:
-		return false
+	if s.send.paced.rates != nil {
+		if !s.sleepPaced() {
+			return false
+		}
+	} else {
+		select {
+		case <-s.wake:
+		case <-s.done:
+			return false
+		}
 	}
 	s.mu.Lock()
 	s.waiting = waitNothing

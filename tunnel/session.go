@@ -65,6 +65,8 @@ type Config struct {
 	IdleTimeout time.Duration
 	// FlowIdleTimeout ends a flow without datagrams. Default: 60 s.
 	FlowIdleTimeout time.Duration
+	// Rates are the limits to begin with; SetRates changes them.
+	Rates Rates
 }
 
 func (c Config) withDefaults() Config {
@@ -111,6 +113,7 @@ const (
 	waitNothing waitKind = iota // it is awake
 	waitWork                    // anything to send
 	waitCredit                  // control frames, or session credit
+	waitRate                    // control frames, or its time
 	waitRoom                    // room in the carrier
 )
 
@@ -144,12 +147,15 @@ type Session struct {
 	reverse streamTable  // of the gateway's (dialect 2)
 	live    atomic.Int64 // streams, numbered or not
 
+	rates atomic.Pointer[Rates] // nil: no limit
+
 	mu sync.Mutex
 	// Guarded by mu.
 	interactive readyList
 	bulk        readyList
 	flows       readyList
 	control     controlList
+	held        heldHeap
 	datagrams   *datagrams // nil while there is no carrier for datagrams
 	waiting     waitKind
 	replies     []byte // frames owed to the peer that no stream keeps: Pong, refusals
@@ -203,6 +209,9 @@ func NewSession(c Carrier, cfg Config) *Session {
 	}
 	s.poke = s.hasRoom
 	s.running.Store(2)
+	if cfg.Rates.limited() {
+		s.rates.Store(&cfg.Rates)
+	}
 	s.send.init(s)
 	s.recv.init(s)
 	if s.d1 {
