@@ -40,11 +40,11 @@ func NewBucket(perSecond int64) *Bucket {
 		return nil
 	}
 	burst := min(max(perSecond, burstLeast), burstMost)
-	return &Bucket{
-		limiter:   rate.NewLimiter(rate.Limit(perSecond), int(burst)),
-		perSecond: perSecond,
-		step:      int(min(max(perSecond/stepsPerSecond, min(stepLeast, perSecond/8), 1), burst)),
+	step := min(max(perSecond/stepsPerSecond, min(stepLeast, perSecond/8), 1), burst)
+	if step > chunkSize {
+		step -= step % chunkSize // or who gets the last part of each step would have less
 	}
+	return &Bucket{limiter: rate.NewLimiter(rate.Limit(perSecond), int(burst)), perSecond: perSecond, step: int(step)}
 }
 
 // PerSecond returns the rate in bytes a second; 0: none.
@@ -107,7 +107,7 @@ func (p *pace) room(most int) int {
 		return most
 	}
 	if p.ahead == 0 {
-		n, wait := p.bucket.Reserve(max(p.bucket.step, chunkSize))
+		n, wait := p.bucket.Reserve(p.bucket.step)
 		p.ahead, p.due = n, 0
 		if wait > 0 {
 			p.due = now() + wait
