@@ -99,6 +99,13 @@ type pace struct {
 	bucket *Bucket
 	ahead  int           // bytes taken and not used
 	due    time.Duration // when they may be used
+	waited time.Duration // when it last had to wait; 0: never
+}
+
+// binds reports whether the rate is what bounds a window of n bytes: it has held
+// something up within the last second, or lets no more be granted at once.
+func (p *pace) binds(at time.Duration, n uint64) bool {
+	return p.waited > 0 && at-p.waited < time.Second || p.window(n) < n
 }
 
 // room returns how many of most bytes may pass now; 0: look again when it is due.
@@ -110,7 +117,8 @@ func (p *pace) room(most int) int {
 		n, wait := p.bucket.Reserve(p.bucket.step)
 		p.ahead, p.due = n, 0
 		if wait > 0 {
-			p.due = now() + wait
+			p.waited = now()
+			p.due = p.waited + wait
 		}
 	}
 	if p.due > 0 && now() < p.due {

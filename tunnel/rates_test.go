@@ -588,3 +588,42 @@ func (e *burster) given() int {
 
 func (e *burster) CloseWrite() error { return nil }
 func (e *burster) Close(tunnel.Code) {}
+
+// A limit below the path's rate is reached on a long path too: the windows grow to
+// what it needs, and the session's memory no further.
+func TestRateOnLongPath(t *testing.T) {
+	const rate = 12 << 20
+	for _, dir := range []direction{outwards, inwards} {
+		t.Run(string(dir), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := newSlowWires(t, rateWire, 100*time.Millisecond)
+				p := &slowDuo{t: t, exits: map[string]tunnel.Endpoint{}}
+				budget := tunnel.NewBudget(nil, 256<<20)
+				p.gateway = tunnel.NewSession(b, tunnel.Config{Dialect: tunnel.Dialect2, Role: tunnel.RoleGateway, Rates: tunnelRate(rate), Budget: budget,
+					Accept: func(in *tunnel.Incoming) { _ = in.Attach(p.exits[in.Target().Host], "") }})
+				p.client = tunnel.NewSession(a, tunnel.Config{Dialect: tunnel.Dialect2, Role: tunnel.RoleClient})
+				sinks := []*handEnd{p.bulk("a", dir), p.bulk("b", dir), p.bulk("c", dir), p.bulk("d", dir)}
+				sum := func() (n int) {
+					for _, s := range sinks {
+						n += s.taken()
+					}
+					return n
+				}
+				time.Sleep(10 * time.Second)
+				before := sum()
+				time.Sleep(4 * time.Second)
+				got := float64(sum()-before) / 4
+				t.Logf("%.1f MiB a second of %d, %d MiB reserved", got/(1<<20), rate>>20, budget.Used()>>20)
+				if !within(got, rate, 0.05) {
+					t.Errorf("%.0f bytes a second of %d", got, rate)
+				}
+				if budget.Used() > 128<<20 {
+					t.Errorf("%d MiB reserved at %d MiB a second", budget.Used()>>20, rate>>20)
+				}
+				p.client.Close(0, "")
+				p.client.Wait()
+				p.gateway.Wait()
+			})
+		})
+	}
+}

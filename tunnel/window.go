@@ -88,7 +88,7 @@ func (s *Session) appendStreamWindow(b []byte, st *Stream) []byte {
 	switch {
 	case s.cfg.Budget.Pressed():
 		st.window = max(st.window/2, streamWindowLeast)
-	case at-st.grantAt < rtt && st.window < streamWindowMost && (st.rate == nil || st.rate.in.due == 0):
+	case at-st.grantAt < rtt && st.window < streamWindowMost && (st.rate == nil || !st.rate.in.binds(at, uint64(st.window))):
 		st.window = s.largerWindow(st.window)
 	}
 	st.window = uint32(max(streamWindowLeast, min(int64(st.window), s.eighth())))
@@ -152,7 +152,7 @@ func (s *Session) appendSessionWindow(b []byte) []byte {
 	case window > share:
 		window = share
 		s.recv.window.Store(window)
-	case s.send.paced.in.due > 0: // the rate is what bounds it
+	case s.send.paced.in.binds(at, uint64(window)): // a larger window would carry nothing more
 	case s.recv.queued.Load() > window/2, at-s.recv.grantAt < time.Duration(s.rttNanos.Load()):
 		s.growSession()
 		s.recv.windowDue.Store(false)
