@@ -25,7 +25,7 @@ func (s *Session) appendSession2(b []byte) []byte {
 		s.send.hello = true
 		b = framecodec.Hello{
 			Version: framecodec.Version, MaxPayload: framecodec.MaxPayload2,
-			StreamWindow: s.recv.first, SessionWindow: s.recv.granted.Load(),
+			StreamWindow: s.first, SessionWindow: s.recv.granted.Load(),
 			Features: s.offered(),
 		}.AppendFrame(b, s.frameWord())
 		s.helloDone()

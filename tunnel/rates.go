@@ -161,29 +161,33 @@ func (h *heldHeap) Pop() any {
 
 // paced is the sender's own part of a limited session.
 type paced struct {
-	rates    *Rates // nil: no limit
-	out, in  pace   // the tunnel's
-	allowed  int    // bytes that the next frame may carry
-	outWaits bool   // streams may be ready, and none may send
-	inWaits  bool   // session credit is due, and may not be granted yet
+	rates    *Rates
+	out, in  pace // the tunnel's
+	allowed  int  // bytes that the next frame may carry
+	outWaits bool // streams may be ready, and none may send
+	inWaits  bool // session credit is due, and may not be granted yet
 	alarm    *time.Timer
 }
 
-// lookAtRates is the sender's first step in each round: it takes over limits that
-// have changed, and lets those go on whose time has come.
-func (s *Session) lookAtRates() {
-	p := &s.send.paced
-	r := s.rates.Load()
-	if r != p.rates {
+// waits reports whether there were bytes to send that the tunnel's rate did not let
+// pass.
+func (p *paced) waits() bool { return p != nil && p.outWaits }
+
+// lookAtRates is the sender's first step in each round of a limited session: it
+// takes over limits that have changed, and lets those go on whose time has come.
+func (s *Session) lookAtRates(r *Rates) {
+	if s.send.paced == nil || s.send.paced.rates != r {
 		s.takeRates(r)
 	}
-	if r == nil {
+	p := s.send.paced
+	if p == nil {
 		return
 	}
+	p.outWaits = false
 	at := now()
 	if p.inWaits && at >= p.in.due {
-		s.holdSession(false)
-		s.recv.windowDue.Store(true)
+		p.inWaits = false
+		s.grantNow()
 	}
 	for h := s.popHeld(at); h != nil; h = s.popHeld(at) {
 		s.letGo(h)
@@ -192,22 +196,27 @@ func (s *Session) lookAtRates() {
 
 // takeRates has the sender hold the limits that count now.
 func (s *Session) takeRates(r *Rates) {
-	p := &s.send.paced
-	p.rates = r
-	var out, in *Bucket
-	if r != nil {
-		out, in = r.Out, r.In
-	}
-	if p.out.bucket != out {
-		p.out = pace{bucket: out}
-	}
-	if p.in.bucket == in || s.d1 {
+	if r == nil {
+		s.stopAlarm()
+		s.send.paced = nil
+		s.grantNow()
 		return
 	}
-	p.in = pace{bucket: in}
+	if s.send.paced == nil {
+		s.send.paced = new(paced)
+	}
+	p := s.send.paced
+	p.rates = r
+	if p.out.bucket != r.Out {
+		p.out = pace{bucket: r.Out}
+	}
+	if p.in.bucket == r.In || s.d1 {
+		return
+	}
+	p.in = pace{bucket: r.In}
 	p.in.debit(s.recv.granted.Load() - s.recv.taken.Load())
-	s.holdSession(false)
-	s.recv.windowDue.Store(true)
+	p.inWaits = false
+	s.grantNow()
 }
 
 // holdSession says whether the session credit waits for the rate: the receiver then
@@ -215,6 +224,14 @@ func (s *Session) takeRates(r *Rates) {
 func (s *Session) holdSession(waits bool) {
 	s.send.paced.inWaits = waits
 	s.recv.windowHeld.Store(waits)
+}
+
+// grantNow has session credit granted that may have waited.
+func (s *Session) grantNow() {
+	s.recv.windowHeld.Store(false)
+	if !s.d1 {
+		s.recv.windowDue.Store(true)
+	}
 }
 
 func (s *Session) popHeld(at time.Duration) *heldPace {
@@ -243,7 +260,7 @@ func (s *Session) letGo(p *heldPace) {
 
 // mayPass is asked by the sender, in a limited session, before each data frame.
 func (s *Session) mayPass() bool {
-	p := &s.send.paced
+	p := s.send.paced
 	p.allowed = p.out.room(chunkSize)
 	p.outWaits = p.allowed == 0
 	if p.out.bucket != nil && !p.outWaits {
@@ -301,7 +318,7 @@ func grantPaced(p *pace, queued, taken, granted, wanted uint64) (limit uint64, w
 // nextLook is when the sender has to look again for the sake of a rate; 0: not
 // before it is woken.
 func (s *Session) nextLook() time.Duration {
-	p := &s.send.paced
+	p := s.send.paced
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := time.Duration(0)
@@ -324,7 +341,7 @@ func (s *Session) nextLook() time.Duration {
 
 // sleepPaced is sleep in a limited session. There is one timer for all its streams.
 func (s *Session) sleepPaced() bool {
-	p := &s.send.paced
+	p := s.send.paced
 	var alarm <-chan time.Time
 	if at := s.nextLook(); at > 0 {
 		left := max(at-now(), 0)
@@ -349,8 +366,8 @@ func (s *Session) sleepPaced() bool {
 
 // stopAlarm is the sender's last step.
 func (s *Session) stopAlarm() {
-	if t := s.send.paced.alarm; t != nil {
-		t.Stop()
+	if p := s.send.paced; p != nil && p.alarm != nil {
+		p.alarm.Stop()
 	}
 }
 

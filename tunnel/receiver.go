@@ -28,7 +28,6 @@ type recvState struct {
 	window     atomic.Int64  // session window; the sender's to change
 	windowDue  atomic.Bool
 	windowHeld atomic.Bool   // the rate allows no more: the sender knows when
-	first      uint32        // window of a new stream
 	grantAt    time.Duration // the sender's own
 	queued     atomic.Int64  // bytes in all leftover queues
 	reserved   atomic.Int64  // taken from the budget
@@ -48,7 +47,7 @@ func (r *recvState) init(s *Session) {
 		return
 	}
 	r.maxPayload = framecodec.MaxPayload2
-	r.first = streamWindowAt(s.cfg.Rates.Stream)
+	s.first = streamWindowAt(s.cfg.Rates.Stream)
 	r.window.Store(MinSessionMemory)
 	r.granted.Store(MinSessionMemory)
 	r.reserved.Store(MinSessionMemory)

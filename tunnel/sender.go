@@ -37,7 +37,7 @@ type sendState struct {
 	answerable int    // bytes of Session.replies from before the last look at an empty control list; written under mu
 	run        int    // interactive turns in a row
 	dead       bool   // room was promised where there is none: the carrier has ended
-	paced      paced
+	paced      *paced // nil: no limit
 	at         time.Duration
 	roomTold   atomic.Bool // the carrier has called back
 	wallMs     uint64      // dialect 1's word
@@ -60,7 +60,9 @@ func (s *Session) runSender() *Error {
 	}
 	defer s.stopAlarm()
 	for {
-		s.lookAtRates()
+		if r := s.rates.Load(); r != nil || s.send.paced != nil {
+			s.lookAtRates(r)
+		}
 		room := s.carrierRoom()
 		if room == roomNone {
 			s.flushWaiting()
@@ -157,7 +159,6 @@ func (s *Session) maySpeak() bool { return s.client != s.d1 || s.recv.helloSeen.
 // fill builds the next message in b: control frames in front, then data of
 // ready streams, as long as there are some and the chunk is not full.
 func (s *Session) fill(b []byte, room roomKind) []byte {
-	s.send.paced.outWaits = false
 	if s.send.closeSent {
 		return b
 	}
@@ -179,7 +180,7 @@ func (s *Session) fill(b []byte, room roomKind) []byte {
 		if s.closed() || s.send.credit.left(s) == 0 {
 			break
 		}
-		if s.send.paced.rates != nil && !s.mayPass() {
+		if s.send.paced != nil && !s.mayPass() {
 			break
 		}
 		st := s.pick()
@@ -266,7 +267,7 @@ func (s *Session) readStream(b []byte, limit int, st *Stream) ([]byte, readResul
 		}
 		return b, readResult{}
 	}
-	limited := s.send.paced.rates != nil
+	limited := s.send.paced != nil
 	if limited {
 		if credit = s.paceStream(st, credit); credit == 0 {
 			return b, readResult{}
@@ -416,10 +417,10 @@ func (s *Session) sleepForWork(room roomKind) bool {
 	case s.ended:
 		s.mu.Unlock()
 		return false
-	case s.controlWaitsLocked() || ready && s.maySpeak() && s.send.credit.left(s) > 0 && !s.send.paced.outWaits:
+	case s.controlWaitsLocked() || ready && s.maySpeak() && s.send.credit.left(s) > 0 && !s.send.paced.waits():
 		s.mu.Unlock()
 		return true
-	case ready && s.send.paced.outWaits:
+	case ready && s.send.paced.waits():
 		s.waiting = waitRate
 	case ready:
 		s.waiting = waitCredit
@@ -465,7 +466,7 @@ func (s *Session) hasRoom() {
 }
 
 func (s *Session) sleep() bool {
-	if s.send.paced.rates != nil {
+	if s.send.paced != nil {
 		if !s.sleepPaced() {
 			return false
 		}

@@ -133,6 +133,8 @@ type Session struct {
 	observer Observer
 	d1       bool
 	client   bool
+	first    uint32                // window of a new stream (dialect 2)
+	rates    atomic.Pointer[Rates] // nil: no limit
 
 	wake  chan struct{} // one token: the sender has something to look at
 	poke  func()        // hasRoom, as a value that is made once
@@ -147,15 +149,12 @@ type Session struct {
 	reverse streamTable  // of the gateway's (dialect 2)
 	live    atomic.Int64 // streams, numbered or not
 
-	rates atomic.Pointer[Rates] // nil: no limit
-
 	mu sync.Mutex
 	// Guarded by mu.
 	interactive readyList
 	bulk        readyList
 	flows       readyList
 	control     controlList
-	held        heldHeap
 	datagrams   *datagrams // nil while there is no carrier for datagrams
 	waiting     waitKind
 	replies     []byte // frames owed to the peer that no stream keeps: Pong, refusals
@@ -171,6 +170,7 @@ type Session struct {
 	stale       int         // places in the three lists that forgotten streams still take
 	err         *Error
 	scan        []*Stream // reused by tick
+	held        heldHeap
 
 	send sendState
 	recv recvState

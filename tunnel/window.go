@@ -25,8 +25,8 @@ func (s *Session) initWindows(st *Stream) {
 		return // it has none
 	}
 	st.limit = s.send.credit.stream.Load()
-	st.granted = uint64(s.recv.first)
-	st.window = s.recv.first
+	st.granted = uint64(s.first)
+	st.window = s.first
 	st.grantAt = st.since
 }
 
@@ -35,7 +35,7 @@ func (st *Stream) firstWindow() uint32 {
 	if st.isFlow() {
 		return 0
 	}
-	return st.s.recv.first
+	return st.s.first
 }
 
 // streamWindowAt is the window of new streams in a session that begins with a limit of
@@ -152,7 +152,7 @@ func (s *Session) appendSessionWindow(b []byte) []byte {
 	case window > share:
 		window = share
 		s.recv.window.Store(window)
-	case s.send.paced.in.binds(at, uint64(window)): // a larger window would carry nothing more
+	case s.send.paced != nil && s.send.paced.in.binds(at, uint64(window)): // a larger window would carry nothing more
 	case s.recv.queued.Load() > window/2, at-s.recv.grantAt < time.Duration(s.rttNanos.Load()):
 		s.growSession()
 		s.recv.windowDue.Store(false)
@@ -161,9 +161,9 @@ func (s *Session) appendSessionWindow(b []byte) []byte {
 	taken := s.recv.taken.Load()
 	granted := s.recv.granted.Load()
 	limit := taken + uint64(window)
-	if p := &s.send.paced.in; p.bucket != nil {
+	if p := s.send.paced; p != nil && p.in.bucket != nil {
 		var wait bool
-		limit, wait = grantPaced(p, uint64(max0(s.recv.queued.Load())), taken, granted, limit)
+		limit, wait = grantPaced(&p.in, uint64(max0(s.recv.queued.Load())), taken, granted, limit)
 		s.holdSession(wait)
 	}
 	if limit > granted {
