@@ -74,6 +74,7 @@ type world struct {
 	d       tunnel.Dialect
 	rng     *rand.Rand
 	dice    *rand.Rand // of the rates
+	rated   bool       // there are some
 	c       *chaos
 	wire    *chaosWire
 	monitor *monitor
@@ -117,6 +118,7 @@ func newWorld(t *testing.T, d tunnel.Dialect, seed uint64) *world {
 	a, b := newChaosWires(w.c)
 	a.tap, b.tap = w.monitor.tap(0), w.monitor.tap(1)
 	w.wire = a
+	w.rated = w.dice.IntN(2) == 0
 	for i := range w.budget {
 		w.budget[i] = tunnel.NewBudget(tunnel.NewBudget(nil, 64<<20), int64(2+w.rng.IntN(30))<<20)
 	}
@@ -230,14 +232,16 @@ func (w *world) limit() {
 		}
 		return least + w.dice.Int64N(spread)
 	}
-	w.session[w.dice.IntN(2)].SetRates(tunnel.Rates{
+	side := w.dice.IntN(2)
+	w.monitor.limit(side)
+	w.session[side].SetRates(tunnel.Rates{
 		Out: tunnel.NewBucket(some(4<<20, 60<<20)), In: tunnel.NewBucket(some(4<<20, 60<<20)), Stream: some(500<<10, 8<<20),
 	})
 }
 
 // step does one random thing.
 func (w *world) step() {
-	if w.dice.IntN(12) == 0 {
+	if w.rated && w.dice.IntN(12) == 0 {
 		w.limit()
 	}
 	op := w.rng.IntN(20)
