@@ -112,6 +112,8 @@ func basePathOf(matcher caddy.ModuleMap) (string, bool) {
 //			tunnels_per_identity <n>
 //			streams_per_tunnel <n>
 //			opens_per_second <n>
+//			rate <size>
+//			stream_rate <size>
 //			bytes_per_day <size>
 //		}
 //	}
@@ -149,6 +151,8 @@ func (e *Endpoint) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			"tunnels_per_identity": number(&limits.TunnelsPerIdentity),
 			"streams_per_tunnel":   number(&limits.StreamsPerTunnel),
 			"opens_per_second":     number(&limits.OpensPerSecond),
+			"rate":                 size(&limits.Rate),
+			"stream_rate":          size(&limits.StreamRate),
 			"bytes_per_day":        size(&limits.BytesPerDay),
 		}),
 	})

@@ -109,6 +109,9 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 				tunnels_per_identity 2
 				streams_per_tunnel 3
 				opens_per_second 4
+				rate 100MiB
+				stream_rate 2.5MB
+				bytes_per_day 50GiB
 			}
 		}`, `{"name":"gw","base_path":"/tunnel","identity":"{http.request.header.X-User}","allow_anonymous":true,"groups":"{http.auth.user.groups}",
 			"max_age":43200000000000,"expires":"{http.auth.user.exp}","origin":["https://app.example.com","https://b.example.com","https://c.example.com"],
@@ -117,7 +120,7 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 				"ssh":{"addresses":["tcp/10.0.0.5:22"],"users":["alice","bob"],"groups":["ops"],"proxy_protocol":"v2","position":"Testfile:13"}},
 			"dynamic":{"rules":[{"allow":"tcp/10.0.0.0/8:22,8000-8100","users":["alice"],"position":"Testfile:24"},
 				{"allow":"tcp/*.internal.example:443","private":true,"position":"Testfile:27"},{"deny":"10.0.0.13","position":"Testfile:28"}],"resolver":"10.0.0.53"},
-			"default_target":"ssh","limits":{"tunnels_per_identity":2,"streams_per_tunnel":3,"opens_per_second":4}}`},
+			"default_target":"ssh","limits":{"tunnels_per_identity":2,"streams_per_tunnel":3,"opens_per_second":4,"rate":104857600,"stream_rate":2500000,"bytes_per_day":53687091200}}`},
 		"entry target":       {new(Entry), "webrtc_tunnel office ssh", `{"remote":"office","target":"ssh"}`},
 		"entry address":      {new(Entry), "webrtc_tunnel office tcp/10.0.0.7:5432", `{"remote":"office","target":"tcp/10.0.0.7:5432"}`},
 		"entry socks5 short": {new(Entry), "webrtc_tunnel office socks5", `{"remote":"office","socks5":{}}`},
@@ -191,7 +194,9 @@ func TestCaddyfileErrors(t *testing.T) {
 		"unknown directive option": {site("nam x"), []string{`unrecognized option "nam"`, "Caddyfile:3"}},
 		"later option guacamole":   {site("guacamole win rdp"), []string{`unrecognized option "guacamole"`}},
 		"on_reload twice":          {site("on_reload keep\non_reload cut"), []string{`duplicate option "on_reload"`}},
-		"later limit rate":         {site("limits {\nrate 1MiB\n}"), []string{`unrecognized option "rate" in limits`}},
+		"rate in bits":             {site("limits {\nrate 100Mbit\n}"), []string{`"100Mbit" is not a size such as 64MiB`}},
+		"rate of nothing":          {site("limits {\nstream_rate 0\n}"), []string{`"0" is not a size such as 64MiB`}},
+		"two rates":                {site("limits {\nrate 1MiB 2MiB\n}"), []string{"rong argument count"}},
 		"later target option":      {site("target a tcp/10.0.0.1:1 {\nrecord /x\n}"), []string{`unrecognized option "record" in target`}},
 		"duplicate target":         {site("target a tcp/10.0.0.1:1\ntarget a tcp/10.0.0.1:2"), []string{`duplicate target "a"`, "Caddyfile:4"}},
 		"target without address":   {site("target a"), []string{"rong argument count"}},

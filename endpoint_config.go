@@ -92,6 +92,10 @@ type EndpointLimits struct {
 	StreamsPerTunnel int `json:"streams_per_tunnel,omitempty"`
 	// OpensPerSecond of one tunnel. Default: 0, no limit.
 	OpensPerSecond int `json:"opens_per_second,omitempty"`
+	// Rate of one tunnel, payload bytes a second in each direction, at least 1024. Default: 0, no limit.
+	Rate int64 `json:"rate,omitempty"`
+	// StreamRate is the same of each stream. Default: 0, no limit.
+	StreamRate int64 `json:"stream_rate,omitempty"`
 	// BytesPerDay of one identity (UTC), payload of both directions together. Default: 0, no limit.
 	BytesPerDay int64 `json:"bytes_per_day,omitempty"`
 }
@@ -115,7 +119,20 @@ func (l *EndpointLimits) validate() error {
 		atLeast("tunnels_per_identity", l.TunnelsPerIdentity, 1),
 		atLeast("streams_per_tunnel", l.StreamsPerTunnel, 1),
 		atLeast("opens_per_second", l.OpensPerSecond, 0),
+		validateRate("rate", l.Rate),
+		validateRate("stream_rate", l.StreamRate),
 		atLeast("bytes_per_day", l.BytesPerDay, 0))
+}
+
+// leastRate is what a terminal needs, in bytes a second. Less is a unit that was
+// forgotten.
+const leastRate = 1 << 10
+
+func validateRate(name string, v int64) error {
+	if v != 0 && v < leastRate {
+		return fmt.Errorf("limits %s: %d bytes a second are less than 1KiB; write a unit, such as %dMiB, or leave it out", name, v, max(v, 1))
+	}
+	return nil
 }
 
 // validate checks what can be said about the fields alone; rules and addresses

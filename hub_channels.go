@@ -118,6 +118,7 @@ func (t *gatewayTunnel) openSession(ch *rtc.Channel) {
 		MaxStreams:   state.limits.StreamsPerTunnel,
 		WriteTimeout: time.Duration(env.timeouts.Write), IdleTimeout: time.Duration(env.timeouts.Idle),
 		FlowIdleTimeout: time.Duration(env.timeouts.UDPIdle),
+		Rates:           t.limitRatesLocked(state.limits),
 	})
 	t.session = s
 	t.budget.Release(reserve)                  // the session has taken its own

@@ -137,6 +137,9 @@ func (h *hub) admit(t *gatewayTunnel, env *environment, state *endpointState) er
 		return &tunnel.Error{Code: framecodec.CodeOutOfMemoryBudget, Text: noMemory}
 	}
 	t.exit = h.newExit(t)
+	t.mu.Lock()
+	t.exit.SetRates(t.limitRatesLocked(state.limits))
+	t.mu.Unlock()
 	err := h.tunnels.add(t, env.limits.Tunnels)
 	if err == nil {
 		err = h.admitHandshake(t, env)

@@ -328,6 +328,7 @@ func TestLimitsOfAReload(t *testing.T) {
 	newer.limits.TunnelMemory = 5 << 20
 	newer.timeouts.Dial = caddy.Duration(3 * time.Second)
 	newer.endpoints["gw"].limits.OpensPerSecond = 2
+	newer.endpoints["gw"].limits.Rate, newer.endpoints["gw"].limits.StreamRate = 1<<20, 1<<10
 	newer.endpoints["gw"].allowAnonymous = true
 	if err := h.attach(older); err != nil {
 		t.Fatal(err)
@@ -339,6 +340,9 @@ func TestLimitsOfAReload(t *testing.T) {
 	}
 	if admitted := admits(g, 100); admitted != 100 {
 		t.Errorf("%d of 100 opens admitted without a limit", admitted)
+	}
+	if g.rates != (tunnel.Rates{}) {
+		t.Errorf("rates %+v without a limit", g.rates)
 	}
 	if err := h.attach(newer); err != nil {
 		t.Fatal(err)
@@ -353,12 +357,23 @@ func TestLimitsOfAReload(t *testing.T) {
 	if got := h.exitTimeouts().Dial; got != 3*time.Second {
 		t.Errorf("a dial may take %v, want 3s", got)
 	}
+	rates := g.rates
+	if rates.Out.PerSecond() != 1<<20 || rates.In.PerSecond() != 1<<20 || rates.Stream != 1<<10 {
+		t.Errorf("rates %+v, want those of the new configuration", rates)
+	}
 	h.recheck(newer)
+	if g.rates != rates {
+		t.Error("an equal configuration gave the whole second again")
+	}
 	if admitted := admits(g, 100); admitted > 1 {
 		t.Errorf("%d opens admitted: an equal configuration gave the whole burst again", admitted)
 	}
 	newer.endpoints["gw"].limits.OpensPerSecond = 0
+	newer.endpoints["gw"].limits.Rate, newer.endpoints["gw"].limits.StreamRate = 0, 0
 	h.recheck(newer)
+	if g.rates != (tunnel.Rates{}) {
+		t.Errorf("rates %+v with the limit gone", g.rates)
+	}
 	if admitted := admits(g, 100); admitted != 100 {
 		t.Errorf("%d of 100 opens admitted with the limit gone", admitted)
 	}

@@ -43,6 +43,7 @@ type gatewayTunnel struct {
 	budget    *tunnel.Budget
 	exit      *gateway.Exit
 	opens     atomic.Pointer[rate.Limiter] // nil: no limit
+	rates     tunnel.Rates                 // guarded by mu
 	offers    *rate.Limiter                // of services
 	raws      atomic.Int32                 // raw channels
 	handshake *handshake
@@ -226,8 +227,12 @@ func asError(err error) tunnel.Error {
 // limits of that count for it.
 func (t *gatewayTunnel) recheck(env *environment) {
 	s := env.endpoints[t.endpoint]
+	var rates tunnel.Rates
 	t.mu.Lock()
 	session := t.session
+	if s != nil {
+		rates = t.limitRatesLocked(s.limits)
+	}
 	t.mu.Unlock()
 	switch {
 	case s == nil:
@@ -240,9 +245,11 @@ func (t *gatewayTunnel) recheck(env *environment) {
 		t.close(framecodec.CodePolicyChanged, "the dialect is no longer spoken")
 	default:
 		t.limitOpens(s.limits.OpensPerSecond)
+		t.exit.SetRates(rates)
 		t.budget.SetLimit(env.limits.TunnelMemory)
 		if session != nil {
 			session.SetMaxStreams(s.limits.StreamsPerTunnel)
+			session.SetRates(rates)
 		}
 		if s.onReload == reloadCut {
 			t.exit.Recheck(s.policy)
@@ -267,6 +274,16 @@ func (t *gatewayTunnel) limitOpens(perSecond int) {
 	case now == nil || now.Burst() != perSecond:
 		t.opens.Store(rate.NewLimiter(rate.Limit(perSecond), perSecond))
 	}
+}
+
+// limitRatesLocked returns the rates of an endpoint's limits. What has not changed
+// goes on counting, for whatever has it already.
+func (t *gatewayTunnel) limitRatesLocked(l EndpointLimits) tunnel.Rates {
+	if t.rates.Out.PerSecond() != l.Rate {
+		t.rates.Out, t.rates.In = tunnel.NewBucket(l.Rate), tunnel.NewBucket(l.Rate)
+	}
+	t.rates.Stream = l.StreamRate
+	return t.rates
 }
 
 // expiry returns when the identity's time is over; zero: never.

@@ -225,9 +225,8 @@ func (d *datagrams) frame(st *Stream, buf *receiveBuf, n int) []byte {
 	size := n + framecodec.Overhead
 	word := fl.sent
 	fl.sent++ // what is dropped here is a gap that the other side can count
-	if uint32(n) > s.send.credit.peerMost.Load() || size > d.carrier.MaxMessage() {
-		fl.dropped++
-		s.datagramsDropped.Add(1)
+	if uint32(n) > s.send.credit.peerMost.Load() || size > d.carrier.MaxMessage() || !s.passesDatagram(st, n, false) {
+		s.dropDatagram(fl)
 		return nil
 	}
 	framecodec.PutHeader(buf[:], st.num, word, n)

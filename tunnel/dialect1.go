@@ -89,6 +89,19 @@ func (s *Session) control1(payload []byte) *Error {
 	return nil
 }
 
+// data1 takes a data frame of dialect 1.
+func (s *Session) data1(f framecodec.Frame) (fault *Error) {
+	if st := s.known1(f.Conn); st != nil {
+		s.deliver(st, f)
+	} else {
+		fault = s.stray1(f.Conn)
+	}
+	if s.rates.Load() != nil {
+		s.pay1(len(f.Payload))
+	}
+	return fault
+}
+
 func (s *Session) known1(n uint32) *Stream {
 	if n == 0 {
 		return nil

@@ -7,7 +7,8 @@ import (
 	"github.com/culvertgate/culvert/framecodec"
 )
 
-// streamWindow is the window of a new stream, as our Hello says it.
+// streamWindow is the window of a new stream, as our Hello says it, unless a rate
+// makes it smaller.
 const streamWindow = 256 << 10
 
 // offered are the features that we name.
@@ -24,7 +25,7 @@ func (s *Session) appendSession2(b []byte) []byte {
 		s.send.hello = true
 		b = framecodec.Hello{
 			Version: framecodec.Version, MaxPayload: framecodec.MaxPayload2,
-			StreamWindow: streamWindow, SessionWindow: s.recv.granted.Load(),
+			StreamWindow: s.first, SessionWindow: s.recv.granted.Load(),
 			Features: s.offered(),
 		}.AppendFrame(b, s.frameWord())
 		s.helloDone()

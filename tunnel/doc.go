@@ -14,5 +14,6 @@
 // for all sessions of the process. None is there for a stream.
 //
 // Locks: Stream.mu, then Session.mu; Conn.mu is taken under Stream.mu. None is
-// held while a Carrier, an Observer or Accept is called.
+// held while a Carrier, an Observer or Accept is called. A Bucket's own is taken
+// under Stream.mu, and takes no other.
 package tunnel

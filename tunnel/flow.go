@@ -85,6 +85,10 @@ func (s *Session) takeDatagram(st *Stream, f framecodec.Frame) *Error {
 	st.got += uint64(len(f.Payload))
 	st.active = coarseNow()
 	s.datagramsIn.Add(1)
+	if !s.passesDatagram(st, len(f.Payload), true) {
+		s.dropDatagram(fl)
+		return nil
+	}
 	if st.ep != nil && fl.in.n == 0 {
 		done, broken := s.writeDatagram(st, f.Payload)
 		if done || broken != nil {
@@ -93,6 +97,12 @@ func (s *Session) takeDatagram(st *Stream, f framecodec.Frame) *Error {
 	}
 	s.keepDatagram(fl, &fl.in, f.Payload)
 	return nil
+}
+
+// dropDatagram counts one that is dropped; the caller holds the stream's lock.
+func (s *Session) dropDatagram(fl *flow) {
+	fl.dropped++
+	s.datagramsDropped.Add(1)
 }
 
 // keepDatagram queues a datagram, unless memory is short: then it is dropped.

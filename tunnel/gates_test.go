@@ -69,10 +69,15 @@ func (e *pump) give(t testing.TB, n int, to *pump) {
 
 // pumpPair is one open stream between two pumps.
 func pumpPair(t testing.TB, d tunnel.Dialect, size int) (entry, exit *pump) {
+	return limitedPair(t, d, size, tunnel.Rates{})
+}
+
+// limitedPair is pumpPair with a limit at the gateway.
+func limitedPair(t testing.TB, d tunnel.Dialect, size int, r tunnel.Rates) (entry, exit *pump) {
 	t.Helper()
 	a, b := newWires()
 	entry, exit = &pump{size: size}, &pump{size: size}
-	gateway := tunnel.NewSession(b, tunnel.Config{Dialect: d, Role: tunnel.RoleGateway,
+	gateway := tunnel.NewSession(b, tunnel.Config{Dialect: d, Role: tunnel.RoleGateway, Rates: r,
 		Accept: func(in *tunnel.Incoming) { _ = in.Attach(exit, "") }})
 	client := tunnel.NewSession(a, tunnel.Config{Dialect: d, Role: tunnel.RoleClient})
 	t.Cleanup(func() {
@@ -93,20 +98,27 @@ func TestGateAllocations(t *testing.T) {
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
 	for _, d := range []tunnel.Dialect{tunnel.Dialect1, tunnel.Dialect2} {
-		entry, exit := pumpPair(t, d, 16<<10)
-		entry.give(t, 2000, exit) // pools and windows grow
-		exit.give(t, 2000, entry)
-		const frames = 20_000
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		entry.give(t, frames/2, exit)
-		exit.give(t, frames/2, entry)
-		runtime.ReadMemStats(&after)
-		per := float64(after.Mallocs-before.Mallocs) / frames
-		t.Logf("dialect %d: %.4f allocations a frame", d, per)
-		if per > 0.01 {
-			t.Errorf("dialect %d: %.4f allocations a frame", d, per)
-		}
+		testAllocations(t, d, tunnel.Rates{})
+		// Held up for part of the time: a timer, the heap and the buckets take nothing either.
+		testAllocations(t, d, tunnel.Rates{Out: tunnel.NewBucket(200 << 20), In: tunnel.NewBucket(200 << 20), Stream: 150 << 20})
+	}
+}
+
+func testAllocations(t *testing.T, d tunnel.Dialect, r tunnel.Rates) {
+	t.Helper()
+	entry, exit := limitedPair(t, d, 16<<10, r)
+	entry.give(t, 2000, exit) // pools and windows grow
+	exit.give(t, 2000, entry)
+	const frames = 20_000
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	entry.give(t, frames/2, exit)
+	exit.give(t, frames/2, entry)
+	runtime.ReadMemStats(&after)
+	per := float64(after.Mallocs-before.Mallocs) / frames
+	t.Logf("dialect %d, limited %v: %.4f allocations a frame", d, r.Stream > 0, per)
+	if per > 0.01 {
+		t.Errorf("dialect %d, limited %v: %.4f allocations a frame", d, r.Stream > 0, per)
 	}
 }
 

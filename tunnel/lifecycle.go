@@ -70,6 +70,7 @@ func (s *Session) forget(st *Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.forgotten = true
+	s.unholdLocked(st)
 	if st.inReady {
 		s.stale++
 	}

@@ -73,6 +73,8 @@ type world struct {
 	t       *testing.T
 	d       tunnel.Dialect
 	rng     *rand.Rand
+	dice    *rand.Rand // of the rates
+	rated   bool       // there are some
 	c       *chaos
 	wire    *chaosWire
 	monitor *monitor
@@ -112,10 +114,11 @@ func (w *world) flow(t tunnel.Target) *flow {
 }
 
 func newWorld(t *testing.T, d tunnel.Dialect, seed uint64) *world {
-	w := &world{t: t, d: d, rng: rand.New(rand.NewPCG(seed, 2)), c: newChaos(t, seed), monitor: newMonitor(d)}
+	w := &world{t: t, d: d, rng: rand.New(rand.NewPCG(seed, 2)), dice: rand.New(rand.NewPCG(seed, 3)), c: newChaos(t, seed), monitor: newMonitor(d)}
 	a, b := newChaosWires(w.c)
 	a.tap, b.tap = w.monitor.tap(0), w.monitor.tap(1)
 	w.wire = a
+	w.rated = w.dice.IntN(2) == 0
 	for i := range w.budget {
 		w.budget[i] = tunnel.NewBudget(tunnel.NewBudget(nil, 64<<20), int64(2+w.rng.IntN(30))<<20)
 	}
@@ -220,8 +223,27 @@ func (w *world) open() {
 	})
 }
 
+// limit changes a side's rates, which may be none: so high that the world ends in
+// time, so low that they hold.
+func (w *world) limit() {
+	some := func(least, spread int64) int64 {
+		if w.dice.IntN(3) == 0 {
+			return 0
+		}
+		return least + w.dice.Int64N(spread)
+	}
+	side := w.dice.IntN(2)
+	w.monitor.limit(side)
+	w.session[side].SetRates(tunnel.Rates{
+		Out: tunnel.NewBucket(some(4<<20, 60<<20)), In: tunnel.NewBucket(some(4<<20, 60<<20)), Stream: some(500<<10, 8<<20),
+	})
+}
+
 // step does one random thing.
 func (w *world) step() {
+	if w.rated && w.dice.IntN(12) == 0 {
+		w.limit()
+	}
 	op := w.rng.IntN(20)
 	if op < 8 || len(w.flows) == 0 {
 		w.open()

@@ -29,6 +29,7 @@ type monitoredSide struct {
 	session  uint64 // credit given to the other side
 	ahead    uint64 // the most that its session credit was ahead of what it had consumed
 	eighth   uint64 // the largest window of one stream since the last session credit
+	limited  bool   // a rate gives less credit than the window is, of which a stream has an eighth
 	total    uint64 // data sent
 	frames   int
 }
@@ -181,6 +182,13 @@ func (m *monitor) answer(side int, n uint32, window uint64) error {
 	return nil
 }
 
+// limit is told that a side's rates change.
+func (m *monitor) limit(side int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.side[side].limited = true
+}
+
 func (m *monitor) window(side int, w framecodec.Window) error {
 	if w.Conn == 0 {
 		me := &m.side[side]
@@ -189,7 +197,7 @@ func (m *monitor) window(side int, w framecodec.Window) error {
 		}
 		me.session = w.Limit
 		me.ahead = max(me.ahead, w.Limit-w.Consumed)
-		if me.eighth > me.ahead/8 {
+		if me.eighth > me.ahead/8 && !me.limited {
 			return fmt.Errorf("a stream was granted %d bytes ahead, more than an eighth of %d", me.eighth, me.ahead)
 		}
 		me.eighth = 0

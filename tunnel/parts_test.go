@@ -234,16 +234,16 @@ func TestClassify(t *testing.T) {
 		if st.bits.Load()&bitBulk != 0 {
 			t.Fatalf("bulk after %d reads", i)
 		}
-		s.classify(st, chunkSize, true)
+		s.classify(st, chunkSize, true, false)
 	}
 	if st.bits.Load()&bitBulk == 0 {
 		t.Fatal("still interactive")
 	}
-	s.classify(st, 2000, true) // all that the message had room for
+	s.classify(st, 2000, true, false) // all that the message had room for
 	if st.bits.Load()&bitBulk == 0 {
 		t.Error("interactive, and only because the message was nearly full")
 	}
-	s.classify(st, 2000, false)
+	s.classify(st, 2000, false, false)
 	if st.bits.Load()&bitBulk != 0 || st.turns != interactiveTurns {
 		t.Error("a small read does not make it interactive")
 	}

@@ -28,6 +28,7 @@ type recvState struct {
 	granted    atomic.Uint64 // session credit given
 	window     atomic.Int64  // session window; the sender's to change
 	windowDue  atomic.Bool
+	windowHeld atomic.Bool   // the rate allows no more: the sender knows when
 	grantAt    time.Duration // the sender's own
 	queued     atomic.Int64  // bytes in all leftover queues
 	reserved   atomic.Int64  // taken from the budget
@@ -47,6 +48,7 @@ func (r *recvState) init(s *Session) {
 		return
 	}
 	r.maxPayload = framecodec.MaxPayload2
+	s.first = streamWindowAt(s.cfg.Rates.Stream)
 	r.window.Store(MinSessionMemory)
 	r.granted.Store(MinSessionMemory)
 	r.reserved.Store(MinSessionMemory)
@@ -168,27 +170,23 @@ func (s *Session) frame(f framecodec.Frame) *Error {
 // data takes a data frame.
 func (s *Session) data(f framecodec.Frame) *Error {
 	s.bytesIn.Add(uint64(len(f.Payload)))
-	var st *Stream
 	if s.d1 {
-		if st = s.known1(f.Conn); st == nil {
-			return s.stray1(f.Conn)
+		return s.data1(f)
+	}
+	if !s.recv.helloSeen.Load() {
+		return Errorf(framecodec.CodeProtocolError, "data before Hello")
+	}
+	s.recv.total += uint64(len(f.Payload))
+	if s.recv.total > s.recv.granted.Load() {
+		return Errorf(framecodec.CodeProtocolError, "session credit exceeded")
+	}
+	st, fault := s.lookup(f.Conn)
+	if st == nil {
+		if fault == nil {
+			s.stray.Add(1)
+			s.took(len(f.Payload))
 		}
-	} else {
-		if !s.recv.helloSeen.Load() {
-			return Errorf(framecodec.CodeProtocolError, "data before Hello")
-		}
-		s.recv.total += uint64(len(f.Payload))
-		if s.recv.total > s.recv.granted.Load() {
-			return Errorf(framecodec.CodeProtocolError, "session credit exceeded")
-		}
-		var fault *Error
-		if st, fault = s.lookup(f.Conn); st == nil {
-			if fault == nil {
-				s.stray.Add(1)
-				s.took(len(f.Payload))
-			}
-			return fault
-		}
+		return fault
 	}
 	s.deliver(st, f)
 	return nil

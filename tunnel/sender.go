@@ -38,6 +38,7 @@ type sendState struct {
 	answerable int    // bytes of Session.replies from before the last look at an empty control list; written under mu
 	run        int    // interactive turns in a row
 	dead       bool   // room was promised where there is none: the carrier has ended
+	paced      *paced // nil: no limit
 	at         time.Duration
 	roomTold   atomic.Bool // the carrier has called back
 	wallMs     uint64      // dialect 1's word
@@ -58,7 +59,11 @@ func (s *Session) runSender() *Error {
 	if s.carrier.MaxMessage() < leastMessage {
 		return Errorf(framecodec.CodeProtocolError, "the other side takes messages of %d bytes at most, %d are needed", s.carrier.MaxMessage(), leastMessage)
 	}
+	defer s.stopAlarm()
 	for {
+		if r := s.rates.Load(); r != nil || s.send.paced != nil {
+			s.lookAtRates(r)
+		}
 		room := s.carrierRoom()
 		if room == roomNone {
 			s.flushWaiting()
@@ -177,6 +182,9 @@ func (s *Session) fill(b []byte, room roomKind) []byte {
 		if s.closed() || s.send.credit.left(s) == 0 {
 			break
 		}
+		if s.send.paced != nil && !s.mayPass() {
+			break
+		}
 		st := s.pick()
 		if st == nil {
 			break
@@ -261,6 +269,12 @@ func (s *Session) readStream(b []byte, limit int, st *Stream) ([]byte, readResul
 		}
 		return b, readResult{}
 	}
+	limited := s.send.paced != nil
+	if limited {
+		if credit = s.paceStream(st, credit); credit == 0 {
+			return b, readResult{}
+		}
+	}
 	// Cleared before the read: an edge that comes meanwhile queues it again.
 	st.bits.And(^bitReadable)
 	at := len(b) + framecodec.HeaderSize
@@ -275,7 +289,10 @@ func (s *Session) readStream(b []byte, limit int, st *Stream) ([]byte, readResul
 		s.send.credit.used += uint64(n)
 		s.bytesOut.Add(uint64(n))
 		s.framesOut.Add(1)
-		s.classify(st, n, n == len(space))
+		if limited {
+			s.paceUsed(st, n)
+		}
+		s.classify(st, n, n == len(space), limited)
 	}
 	switch err {
 	case nil:
@@ -310,9 +327,9 @@ func (s *Session) dataWord(st *Stream) uint64 {
 }
 
 // classify moves a stream between the classes by what it read last. A small read
-// that filled the room there was says nothing.
-func (s *Session) classify(st *Stream, n int, full bool) {
-	if n < chunkSize/4 {
+// that filled the room there was says nothing, unless a rate makes all room small.
+func (s *Session) classify(st *Stream, n int, full, limited bool) {
+	if n < chunkSize/4 && !(full && limited) {
 		if !full && st.turns != interactiveTurns {
 			st.turns = interactiveTurns
 			st.bits.And(^bitBulk)
@@ -402,9 +419,11 @@ func (s *Session) sleepForWork(room roomKind) bool {
 	case s.ended:
 		s.mu.Unlock()
 		return false
-	case s.controlWaitsLocked() || ready && s.maySpeak() && s.send.credit.left(s) > 0:
+	case s.controlWaitsLocked() || ready && s.maySpeak() && s.send.credit.left(s) > 0 && !s.send.paced.waits():
 		s.mu.Unlock()
 		return true
+	case ready && s.send.paced.waits():
+		s.waiting = waitRate
 	case ready:
 		s.waiting = waitCredit
 	case room == roomAll:
@@ -449,10 +468,16 @@ func (s *Session) hasRoom() {
 }
 
 func (s *Session) sleep() bool {
-	select {
-	case <-s.wake:
-	case <-s.done:
-		return false
+	if s.send.paced != nil {
+		if !s.sleepPaced() {
+			return false
+		}
+	} else {
+		select {
+		case <-s.wake:
+		case <-s.done:
+			return false
+		}
 	}
 	s.mu.Lock()
 	s.waiting = waitNothing

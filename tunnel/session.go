@@ -65,6 +65,8 @@ type Config struct {
 	IdleTimeout time.Duration
 	// FlowIdleTimeout ends a flow without datagrams. Default: 60 s.
 	FlowIdleTimeout time.Duration
+	// Rates are the limits to begin with; SetRates changes them.
+	Rates Rates
 }
 
 func (c Config) withDefaults() Config {
@@ -111,6 +113,7 @@ const (
 	waitNothing waitKind = iota // it is awake
 	waitWork                    // anything to send
 	waitCredit                  // control frames, or session credit
+	waitRate                    // control frames, or its time
 	waitRoom                    // room in the carrier
 )
 
@@ -130,6 +133,8 @@ type Session struct {
 	observer Observer
 	d1       bool
 	client   bool
+	first    uint32                // window of a new stream (dialect 2)
+	rates    atomic.Pointer[Rates] // nil: no limit
 
 	wake  chan struct{} // one token: the sender has something to look at
 	poke  func()        // hasRoom, as a value that is made once
@@ -165,6 +170,7 @@ type Session struct {
 	stale       int         // places in the three lists that forgotten streams still take
 	err         *Error
 	scan        []*Stream // reused by tick
+	held        heldHeap
 
 	send sendState
 	recv recvState
@@ -203,6 +209,9 @@ func NewSession(c Carrier, cfg Config) *Session {
 	}
 	s.poke = s.hasRoom
 	s.running.Store(2)
+	if cfg.Rates.limited() {
+		s.rates.Store(&cfg.Rates)
+	}
 	s.send.init(s)
 	s.recv.init(s)
 	if s.d1 {

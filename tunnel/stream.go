@@ -65,7 +65,8 @@ type Stream struct {
 	granted uint64 // payload bytes that the peer may send
 	queue   leftover
 	extra   *streamExtra
-	flow    *flow // of a flow, nil otherwise
+	flow    *flow       // of a flow, nil otherwise
+	rate    *streamRate // of a limited stream, nil otherwise
 	since   time.Duration
 	active  time.Duration // when a byte last moved, coarse
 	moved   time.Duration // when the Endpoint last took a byte while some waited, coarse
@@ -147,6 +148,7 @@ func (st *Stream) join(ep Endpoint, address string) (answered bool, _ *Error) {
 		return false, st.endLocked()
 	}
 	st.ep = ep
+	st.s.rateStreamLocked(st)
 	if !st.entry && !st.state.opened {
 		st.state = st.state.next(eventOpened)
 		st.more().address = address

@@ -8,6 +8,7 @@ const (
 	WaitsTarget  = "target" // the stream is not open yet: a dial, or the peer's answer
 	WaitsCredit  = "credit" // there is something to send, and the peer grants no bytes
 	WaitsRoom    = "room"   // there is something to send, and the carrier has no room
+	WaitsRate    = "rate"   // there is something to send, and a limit of rate lets nothing pass
 	WaitsReader  = "reader" // there is something to deliver, and the Endpoint takes nothing
 	WaitsData    = "data"   // whoever sends in this direction has said nothing new
 )
@@ -44,10 +45,22 @@ func (st *Stream) waitsLocked(at time.Duration) (out, in Waiting) {
 			since = st.active
 		}
 		in = wait(WaitsReader, since)
+	case st.state.recv == halfOpen && !st.finSeen && st.inHeldLocked():
+		in = wait(WaitsRate, st.active)
 	case st.state.recv == halfOpen && !st.finSeen:
 		in = wait(WaitsData, st.active)
 	}
 	return out, in
+}
+
+// inHeldLocked: the peer has used up what it may send, and a rate keeps it from
+// getting more.
+func (st *Stream) inHeldLocked() bool {
+	if st.rate != nil && st.rate.in.held && st.granted == st.got {
+		return true
+	}
+	r := &st.s.recv
+	return r.windowHeld.Load() && r.granted.Load() <= r.taken.Load()+uint64(max0(r.queued.Load()))
 }
 
 func (st *Stream) outWaitsLocked() string {
@@ -60,6 +73,9 @@ func (st *Stream) outWaitsLocked() string {
 	if st.blocked {
 		return WaitsCredit
 	}
+	if st.rate != nil && st.rate.out.held {
+		return WaitsRate
+	}
 	s := st.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,6 +84,8 @@ func (st *Stream) outWaitsLocked() string {
 		return WaitsData
 	case s.waiting == waitCredit:
 		return WaitsCredit // that of all streams together
+	case s.waiting == waitRate:
+		return WaitsRate
 	case s.waiting == waitRoom:
 		return WaitsRoom
 	default:

@@ -25,8 +25,8 @@ func (s *Session) initWindows(st *Stream) {
 		return // it has none
 	}
 	st.limit = s.send.credit.stream.Load()
-	st.granted = streamWindow
-	st.window = streamWindow
+	st.granted = uint64(s.first)
+	st.window = s.first
 	st.grantAt = st.since
 }
 
@@ -35,7 +35,16 @@ func (st *Stream) firstWindow() uint32 {
 	if st.isFlow() {
 		return 0
 	}
-	return streamWindow
+	return st.s.first
+}
+
+// streamWindowAt is the window of new streams in a session that begins with a limit of
+// perSecond bytes a second for each; 0: none.
+func streamWindowAt(perSecond int64) uint32 {
+	if perSecond <= 0 {
+		return streamWindow
+	}
+	return uint32(max(framecodec.MinStreamWindow, min(perSecond, streamWindow)))
 }
 
 // took accounts for n payload bytes that were delivered or dropped, and has a
@@ -52,7 +61,7 @@ func (s *Session) took(n int) {
 }
 
 func (s *Session) dueSessionWindow() {
-	if s.recv.windowDue.Swap(true) {
+	if s.recv.windowHeld.Load() || s.recv.windowDue.Swap(true) {
 		return
 	}
 	s.mu.Lock()
@@ -63,7 +72,8 @@ func (s *Session) dueSessionWindow() {
 // checkWindowLocked has a new limit sent when half of the stream's window is
 // used up.
 func (s *Session) checkWindowLocked(st *Stream) {
-	if s.d1 || st.finSeen || st.gone || st.owed&oweWindow != 0 || st.granted-st.taken > uint64(st.window)/2 {
+	if s.d1 || st.finSeen || st.gone || st.owed&oweWindow != 0 || st.granted-st.taken > uint64(st.window)/2 ||
+		st.rate != nil && st.rate.in.held {
 		return
 	}
 	st.owed |= oweWindow
@@ -78,12 +88,18 @@ func (s *Session) appendStreamWindow(b []byte, st *Stream) []byte {
 	switch {
 	case s.cfg.Budget.Pressed():
 		st.window = max(st.window/2, streamWindowLeast)
-	case at-st.grantAt < rtt && st.window < streamWindowMost:
+	case at-st.grantAt < rtt && st.window < streamWindowMost && (st.rate == nil || !st.rate.in.binds(at, uint64(st.window))):
 		st.window = s.largerWindow(st.window)
 	}
 	st.window = uint32(max(streamWindowLeast, min(int64(st.window), s.eighth())))
 	st.grantAt = at
 	limit := st.taken + uint64(st.window)
+	if st.rate != nil {
+		var wait bool
+		if limit, wait = grantPaced(&st.rate.in.pace, 0, st.taken, st.granted, limit); wait {
+			s.hold(&st.rate.in)
+		}
+	}
 	if limit <= st.granted {
 		return b
 	}
@@ -136,6 +152,7 @@ func (s *Session) appendSessionWindow(b []byte) []byte {
 	case window > share:
 		window = share
 		s.recv.window.Store(window)
+	case s.send.paced != nil && s.send.paced.in.binds(at, uint64(window)): // a larger window would carry nothing more
 	case s.recv.queued.Load() > window/2, at-s.recv.grantAt < time.Duration(s.rttNanos.Load()):
 		s.growSession()
 		s.recv.windowDue.Store(false)
@@ -144,6 +161,11 @@ func (s *Session) appendSessionWindow(b []byte) []byte {
 	taken := s.recv.taken.Load()
 	granted := s.recv.granted.Load()
 	limit := taken + uint64(window)
+	if p := s.send.paced; p != nil && p.in.bucket != nil {
+		var wait bool
+		limit, wait = grantPaced(&p.in, uint64(max0(s.recv.queued.Load())), taken, granted, limit)
+		s.holdSession(wait)
+	}
 	if limit > granted {
 		s.recv.grantAt = at
 		s.recv.granted.Store(limit)
@@ -166,7 +188,7 @@ func (s *Session) tick(at time.Duration) {
 		s.pingDue = true
 		s.wakeLocked(waitRoom)
 	}
-	closing, held := s.closing, s.waiting >= waitCredit
+	closing, held := s.closing, s.waiting >= waitCredit || len(s.held) > 0
 	s.mu.Unlock()
 	switch {
 	case closing != nil:

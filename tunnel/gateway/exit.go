@@ -107,6 +107,7 @@ type Exit struct {
 	cfg     ExitConfig
 	dialer  policy.Dialer
 	subject atomic.Pointer[policy.Subject]
+	rates   atomic.Pointer[tunnel.Rates] // of raw channels; nil: no limit
 	wg      sync.WaitGroup
 
 	rawNumber atomic.Uint32 // of the last raw channel

@@ -10,8 +10,11 @@ import (
 // moved counts bytes of one direction.
 func (r *Raw) moved(bytes *atomic.Uint64, n int) {
 	bytes.Add(uint64(n))
-	r.active.Store(int64(time.Since(r.since)))
+	r.stamp()
 }
+
+// stamp notes that the channel is not idle.
+func (r *Raw) stamp() { r.active.Store(int64(time.Since(r.since))) }
 
 // watchIdle starts the clock of a channel that has opened, if there is a limit.
 // The timer is set once for each time that it runs out, not for each message.
@@ -20,7 +23,7 @@ func (r *Raw) watchIdle() {
 	if limit <= 0 {
 		return
 	}
-	r.active.Store(int64(time.Since(r.since)))
+	r.stamp()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.result == nil {

@@ -67,16 +67,16 @@ func (r *Raw) dial(ctx context.Context, v view, opened func()) bool {
 // returns how.
 func (r *Raw) send() tunnel.Code {
 	buf := make([]byte, min(rawChunk, max(r.carrier.MaxMessage(), 1)))
+	limit, say := rawLimit{raw: r}, r.say
 	for {
 		n, err := r.conn.Read(buf)
 		if n > 0 {
-			if !r.waitLow(rawHigh, rawLow) {
+			switch failed := limit.pass(buf[:n], say); {
+			case failed == errRawOver: //nolint:errorlint // a sentinel that is never wrapped
 				return framecodec.CodeTunnelClosed
-			}
-			if r.carrier.WriteMessage(buf[:n]) != nil {
+			case failed != nil:
 				return r.discard()
 			}
-			r.moved(&r.bytesOut, n)
 		}
 		switch {
 		case err == nil:
@@ -90,6 +90,18 @@ func (r *Raw) send() tunnel.Code {
 			return brokenTarget(err)
 		}
 	}
+}
+
+// say sends one message when there is room for it.
+func (r *Raw) say(p []byte) error {
+	if !r.waitLow(rawHigh, rawLow) {
+		return errRawOver
+	}
+	if err := r.carrier.WriteMessage(p); err != nil {
+		return err
+	}
+	r.moved(&r.bytesOut, len(p))
+	return nil
 }
 
 // discard reads what a target still says to a page that is gone, so that the
@@ -138,8 +150,9 @@ func (r *Raw) receive() {
 
 // pump moves messages to the target until one of the two ends.
 func (r *Raw) pump() error {
+	limit, write := rawLimit{raw: r, in: true}, r.write
 	for {
-		if err := r.pumpOne(); err != nil {
+		if err := r.pumpOne(&limit, write); err != nil {
 			return err
 		}
 		if err := r.carrier.Wait(); err != nil {
@@ -148,7 +161,7 @@ func (r *Raw) pump() error {
 	}
 }
 
-func (r *Raw) pumpOne() error {
+func (r *Raw) pumpOne(limit *rawLimit, write func([]byte) error) error {
 	buf := rawMessages.Get().(*[rawMessage]byte)
 	defer rawMessages.Put(buf)
 	n, err := r.carrier.ReadMessage(buf[:])
@@ -156,7 +169,7 @@ func (r *Raw) pumpOne() error {
 		return err
 	}
 	r.moved(&r.bytesIn, n)
-	return r.write(buf[:n])
+	return limit.pass(buf[:n], write)
 }
 
 // write gives all of p to the target, as slowly as it likes, unless it takes
