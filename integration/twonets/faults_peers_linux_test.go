@@ -98,7 +98,9 @@ func (f *trial) stranger(protocol string) *stranger {
 // answerTo has the gateway answer an offer.
 func (f *trial) answerTo(offer string) string {
 	f.t.Helper()
-	status, answer, err := f.offering().post(f.url(), offer)
+	client := f.offering()
+	defer client.CloseIdleConnections() // the gateway holds nothing for them
+	status, answer, err := client.post(f.url(), offer)
 	f.check(err)
 	if status != http.StatusCreated {
 		f.t.Fatalf("the offer was answered %d %s", status, answer)

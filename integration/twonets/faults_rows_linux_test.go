@@ -1,10 +1,12 @@
 package twonets
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -54,7 +56,7 @@ var faultWorlds = []struct {
 	}},
 	{name: memoryWorld, options: options{
 		cable:      testkit.CableConfig{Path: clean, Seed: 9},
-		gatewayApp: "limits {\n\t\t\tmemory 16MiB\n\t\t}", gatewayEnv: map[string]string{"GOMEMLIMIT": "96MiB"},
+		gatewayApp: "limits {\n\t\t\tmemory 8MiB\n\t\t}", gatewayEnv: map[string]string{"GOMEMLIMIT": "96MiB"},
 	}},
 	{name: diskWorld, options: options{cable: testkit.CableConfig{Path: clean, Seed: 10}, beforeRun: fillDisk}},
 	{name: brokenWorld, options: options{cable: testkit.CableConfig{Path: clean, Seed: 11}}, binary: faultyBinary},
@@ -575,35 +577,43 @@ func clientWithoutDescriptors(f *trial) {
 	f.unharmed(x)
 }
 
-// shortMemory has many targets that do not read, so that all the memory that the
-// gateway may have for streams is taken.
+// shortMemory has targets that do not read, and peers that come until the gateway's
+// memory is given away.
 func shortMemory(f *trial) {
 	x := f.running()
 	var wg sync.WaitGroup
 	var taken []*through
-	var refused error
-	for range 64 {
+	for range 16 {
 		y, err := f.openBySOCKS()
-		if err != nil {
-			refused = err
-			break
-		}
+		f.check(err)
+		f.opened = append(f.opened, y)
 		taken = append(taken, y)
 		wg.Go(func() {
-			_ = y.near.SetWriteDeadline(time.Now().Add(4 * time.Second))
+			_ = y.near.SetWriteDeadline(time.Now().Add(3 * time.Second))
 			_, _ = io.Copy(y.near, testkit.Payload(1, 16<<20))
 		})
 	}
 	wg.Wait()
-	if refused == nil {
-		_, refused = f.openBySOCKS()
+	client, offers := f.offering(), 0
+	for {
+		status, answer, err := client.post(f.url(), anyOffer())
+		f.check(err)
+		if status == http.StatusCreated && offers < 64 {
+			offers++
+			continue
+		}
+		var problem struct{ Code string }
+		f.check(json.Unmarshal([]byte(answer), &problem))
+		f.seen.application = fmt.Sprintf("offer answered %d %s", status, problem.Code)
+		break
 	}
+	client.CloseIdleConnections()
 	f.midway()
 	u, err := f.gateway.Usage()
 	f.check(err)
-	f.seen.application = fmt.Sprint(refused)
-	f.note("%d streams wait, the gateway has %.0f MiB resident", len(taken), float64(u.Memory.RSS)/(1<<20))
+	f.note("%d streams wait, %d peers are let in, the gateway has %.0f MiB resident", len(taken), offers, float64(u.Memory.RSS)/(1<<20))
 	for _, y := range taken {
+		f.check(y.near.SetLinger(0))
 		y.drop()
 	}
 	began := time.Now()
@@ -678,6 +688,7 @@ func manyOffers(f *trial) {
 		})
 	}
 	wg.Wait()
+	client.CloseIdleConnections()
 	f.note("%.0f offers a second were answered: %v", offers/time.Since(began).Seconds(), statuses)
 	f.midway()
 	ended := time.Now()
