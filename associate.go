@@ -31,8 +31,9 @@ type association struct {
 	from   netip.AddrPort // the client; port 0 until its first datagram, if it did not say
 	open   func(context.Context, tunnel.Target, tunnel.Endpoint) error
 	failed func(tunnel.Target, error)
-	guard  func(func()) // runs f and survives its panic
-	end    func()       // closes the TCP connection
+	memory *tunnel.Budget // of what waits in all flows
+	guard  func(func())   // runs f and survives its panic
+	end    func()         // closes the TCP connection
 	ctx    context.Context
 	wg     sync.WaitGroup
 
@@ -137,7 +138,7 @@ func (a *association) flow(d socks5.Datagram) *tunnel.DatagramConn {
 		return conn
 	}
 	target := tunnel.Target{Kind: tunnel.KindUDP, Host: d.Host(), Port: d.Port()}
-	conn, ep := tunnel.NewDatagramConn(tunnel.Addr{Net: "webrtc", Text: "local"}, tunnel.Addr{Net: "webrtc", Text: target.String()})
+	conn, ep := tunnel.NewDatagramConnWithin(a.memory, tunnel.Addr{Net: "webrtc", Text: "local"}, tunnel.Addr{Net: "webrtc", Text: target.String()})
 	key := string(d.Address)
 	a.flows[key] = conn
 	a.wg.Go(func() {
@@ -149,6 +150,7 @@ func (a *association) flow(d socks5.Datagram) *tunnel.DatagramConn {
 
 // carry opens a flow and hands its answers to the client until it ends.
 func (a *association) carry(key string, target tunnel.Target, conn *tunnel.DatagramConn, ep tunnel.Endpoint) {
+	defer conn.Close()
 	if err := a.open(a.ctx, target, ep); err != nil {
 		if a.ctx.Err() == nil {
 			a.failed(target, err)
@@ -165,7 +167,6 @@ func (a *association) carry(key string, target tunnel.Target, conn *tunnel.Datag
 		_, _ = a.socket.WriteToUDPAddrPort(*buf, to)
 		answers.Put(buf)
 	})
-	_ = conn.Close()
 }
 
 // answers are buffers for what goes to SOCKS clients, header included.

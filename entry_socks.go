@@ -132,7 +132,7 @@ func (e *Entry) serveAssociate(cx *layer4.Connection, request socks5.Request) er
 	}
 	defer socket.Close()
 	a := &association{
-		socket: socket,
+		socket: socket, memory: e.hub.memory,
 		open: func(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) error {
 			ctx, cancel := e.hub.bounded(ctx)
 			defer cancel()
