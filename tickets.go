@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+	"go.uber.org/zap"
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
@@ -127,11 +128,15 @@ type ticketRecord struct {
 
 func (r ticketRecord) over() bool { return !time.Now().Before(r.Until) }
 
+var errNoTicket = errors.New("no such ticket")
+
 func ticketKey(id string) string { return ticketsFolder + "/" + id + ".json" }
 
 // use counts one use of a ticket, or says why it cannot be used. Gateways that
 // share storage count together.
 func (l *ledger) use(ctx context.Context, endpoint string, t signal.Ticket) *tunnel.Error {
+	ctx, cancel := context.WithTimeout(ctx, ledgerTimeout)
+	defer cancel()
 	var r ticketRecord
 	var refusal *tunnel.Error
 	err := l.update(ctx, ticketKey(t.ID), &r, func() error {
@@ -151,6 +156,23 @@ func (l *ledger) use(ctx context.Context, endpoint string, t signal.Ticket) *tun
 		return unreadable(err)
 	}
 	return nil
+}
+
+// giveBack takes a use back of which no tunnel came.
+func (l *ledger) giveBack(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), ledgerTimeout)
+	defer cancel()
+	var r ticketRecord
+	err := l.update(ctx, ticketKey(id), &r, func() error {
+		if r.ID == "" {
+			return errNoTicket
+		}
+		r.Used = max(r.Used-1, 0)
+		return nil
+	}, nil)
+	if err != nil {
+		l.hub.logger().Error("a use of a ticket that made no tunnel stays spent", zap.String("identity", ticketPrefix+id), zap.Error(err))
+	}
 }
 
 // refuses returns why a ticket cannot be used, nil if it can; it counts nothing.
@@ -182,15 +204,14 @@ func unreadable(err error) *tunnel.Error {
 // revoke takes a ticket back and ends its tunnels; false: there is none.
 func (l *ledger) revoke(ctx context.Context, id string) (found bool, _ error) {
 	var r ticketRecord
-	missing := errors.New("no such ticket")
 	err := l.update(ctx, ticketKey(id), &r, func() error {
 		if r.ID == "" {
-			return missing
+			return errNoTicket
 		}
 		r.Revoked = true
 		return nil
 	}, nil)
-	if errors.Is(err, missing) {
+	if errors.Is(err, errNoTicket) {
 		return false, nil
 	}
 	if err == nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/rtc"
 )
 
 // kept is a gateway whose storage is a folder, with options of its endpoint. Who
@@ -526,4 +527,33 @@ func TestTicketWithoutName(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTicketUseIsGivenBack: a use is a tunnel that was made, not an offer that failed.
+func TestTicketUseIsGivenBack(t *testing.T) {
+	start(t, global("\t\ttimeouts {\n\t\t\tconnect 1s\n\t\t}", "\tstorage file_system "+t.TempDir()+"\n")+
+		users("target echo tcp/"+echoServer(t)+"\ntickets {\nkey \""+ticketKey+"\"\n}"))
+	made := makeTicket(t, values{"endpoint": "gw", "target": "echo"})
+	client := newSignal(t, bearer(made.Ticket))
+	if _, err := client.Offer(t.Context(), "v=0 nonsense", ""); tunnel.CodeOf(err) != framecodec.CodeBadOffer {
+		t.Fatalf("an offer that is none: %v", err)
+	}
+	// A client whose UDP comes to nothing: it has the answer, and does not accept it.
+	dialer := rtc.NewDialer(rtc.DialerConfig{Loopback: true, ListenAddress: "127.0.0.1:0"})
+	deaf, offer, err := dialer.Offer(t.Context(), []rtc.ChannelSpec{{Label: "tunnel", Protocol: "culvert.2"}}, nil, rtc.Handler{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close(framecodec.CodeTunnelClosed)
+	if _, err := client.Offer(t.Context(), offer, ""); err != nil {
+		t.Fatal(err)
+	}
+	refusedOffer(t, bearer(made.Ticket), framecodec.CodeTicketUsed) // it may come to something yet
+	var p *peer
+	eventually(t, func() (err error) {
+		p, err = tryConnect(t.Context(), siteURL, bearer(made.Ticket))
+		return err
+	})
+	p.close()
+	refusedOffer(t, bearer(made.Ticket), framecodec.CodeTicketUsed)
 }
