@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -556,4 +557,35 @@ func TestTicketUseIsGivenBack(t *testing.T) {
 	})
 	p.close()
 	refusedOffer(t, bearer(made.Ticket), framecodec.CodeTicketUsed)
+}
+
+// TestTicketRecords: a record that cannot be read is skipped, and the others are listed,
+// the newest first.
+func TestTicketRecords(t *testing.T) {
+	folder := t.TempDir()
+	start(t, kept(folder, "target echo tcp/"+echoServer(t)+"\ntickets {\nkey \""+ticketKey+"\"\n}"))
+	var want, got []string
+	for i := range 4 {
+		if i > 0 { // what is listed goes by the second
+			from := time.Now().Unix()
+			eventually(t, func() error {
+				if time.Now().Unix() == from {
+					return errors.New("the same second")
+				}
+				return nil
+			})
+		}
+		want = append([]string{makeTicket(t, values{"endpoint": "gw", "target": "echo"}).ID}, want...)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "webrtc_tunnel", "tickets", "aaaa.json"), []byte(`{"id":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var list []struct{ ID string }
+	adminJSON(t, http.MethodGet, "/tickets", nil, http.StatusOK, &list)
+	for _, one := range list {
+		got = append(got, one.ID)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("listed %q, want %q", got, want)
+	}
 }
