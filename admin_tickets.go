@@ -1,10 +1,13 @@
 package culvert
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/culvertgate/culvert/tunnel"
@@ -108,7 +111,8 @@ func (q ticketRequest) link(ticket string) (string, error) {
 	return u.String(), nil
 }
 
-// listTickets answers GET /tickets: what there is of each but the ticket itself.
+// listTickets answers GET /tickets: what there is of each but the ticket itself, the
+// newest first.
 func (*Admin) listTickets(w http.ResponseWriter, r *http.Request) error {
 	list := []ticketRecord{}
 	seen := map[string]bool{}
@@ -124,6 +128,9 @@ func (*Admin) listTickets(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 	}
+	slices.SortStableFunc(list, func(a, b ticketRecord) int {
+		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(a.ID, b.ID))
+	})
 	return writeJSON(w, http.StatusOK, list)
 }
 

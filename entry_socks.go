@@ -144,6 +144,7 @@ func (e *Entry) serveAssociate(cx *layer4.Connection, request socks5.Request) er
 			f()
 		})
 	defer a.flows.close()
+	a.flows.memory = e.hub.memory
 	a.end = func() { _ = cx.Close() } // it reads nothing more, and the client is told
 	by := socksGrant{e.Remote, request.User, e.SOCKS5.hashes[request.User]}
 	if !e.hub.associations.add(a, by) {

@@ -66,7 +66,7 @@ const maxUDP = 9000
 // a socket that takes nothing may hold up nobody else's flow. Both end when the
 // flow does, or after layer4's idle_timeout.
 func (e *Entry) serveDatagrams(cx *layer4.Connection) error {
-	conn, ep := tunnel.NewDatagramConn(cx.LocalAddr(), cx.RemoteAddr())
+	conn, ep := tunnel.NewDatagramConnWithin(e.hub.memory, cx.LocalAddr(), cx.RemoteAddr())
 	_ = cx.SetReadDeadline(time.Time{}) // layer4's UDP connection counts from 1970 until it is set once
 	ctx, cancel := e.hub.openContext()
 	defer cancel()

@@ -20,7 +20,8 @@ type flowTable[K comparable] struct {
 	most   int // flows at a time
 	open   func(context.Context, tunnel.Target, tunnel.Endpoint) error
 	failed func(K, tunnel.Target, error)
-	guard  func(func()) // runs f and survives its panic, if it should
+	guard  func(func())   // runs f and survives its panic, if it should
+	memory *tunnel.Budget // of what waits in all flows; nil: none
 
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
@@ -54,7 +55,7 @@ func (t *flowTable[K]) add(key K, target tunnel.Target, answer func(p []byte)) *
 	if known || t.ended || len(t.flows) >= t.most {
 		return conn
 	}
-	conn, ep := tunnel.NewDatagramConn(tunnel.Addr{Net: "webrtc", Text: "local"}, tunnel.Addr{Net: "webrtc", Text: target.String()})
+	conn, ep := tunnel.NewDatagramConnWithin(t.memory, tunnel.Addr{Net: "webrtc", Text: "local"}, tunnel.Addr{Net: "webrtc", Text: target.String()})
 	t.flows[key] = conn
 	t.wg.Go(func() {
 		defer t.forget(key)
@@ -65,6 +66,7 @@ func (t *flowTable[K]) add(key K, target tunnel.Target, answer func(p []byte)) *
 
 // carry opens a flow and hands out its answers until it ends.
 func (t *flowTable[K]) carry(key K, target tunnel.Target, conn *tunnel.DatagramConn, ep tunnel.Endpoint, answer func(p []byte)) {
+	defer conn.Close()
 	if err := t.open(t.ctx, target, ep); err != nil {
 		if t.ctx.Err() == nil {
 			t.failed(key, target, err)
@@ -73,7 +75,6 @@ func (t *flowTable[K]) carry(key K, target tunnel.Target, conn *tunnel.DatagramC
 		return
 	}
 	_ = conn.Each(answer)
-	_ = conn.Close()
 }
 
 func (t *flowTable[K]) forget(key K) {

@@ -89,15 +89,21 @@ func subjectOf(endpoint string, c signal.Caller) policy.Subject {
 	return s
 }
 
-// answerOnce counts the use of a ticket, which is spent even if the peer connection
-// then fails, and answers.
+// answerOnce counts the use of a ticket and answers. The use comes first, so that a
+// ticket makes no more handshakes at a time than tunnels; one that comes to nothing is
+// given back.
 func (h *hub) answerOnce(ctx context.Context, t *gatewayTunnel, c signal.Caller, o signal.Offer) (string, error) {
-	if c.Ticket != nil {
-		if err := h.ledger.use(ctx, t.endpoint, *c.Ticket); err != nil {
-			return "", err
-		}
+	if c.Ticket == nil {
+		return h.answer(ctx, t, o)
 	}
-	return h.answer(ctx, t, o)
+	if err := h.ledger.use(ctx, t.endpoint, *c.Ticket); err != nil {
+		return "", err
+	}
+	answer, err := h.answer(ctx, t, o)
+	if err != nil {
+		h.ledger.giveBack(c.Ticket.ID) //nolint:contextcheck // also for a client that is gone
+	}
+	return answer, err
 }
 
 // newTunnel makes the record of a tunnel; nothing runs yet.

@@ -194,6 +194,9 @@ func (t *gatewayTunnel) release(peer *rtc.Peer, end tunnel.Error) {
 	}
 	t.hub.settle(t)
 	t.forget()
+	if id, ok := strings.CutPrefix(t.identity, ticketPrefix); ok && t.ticket != "" && !t.isConnected() {
+		t.hub.ledger.giveBack(id)
+	}
 	t.hub.tunnelClosed(t, session, end)
 	close(t.gone)
 }

@@ -2,10 +2,12 @@ package culvert
 
 import (
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+	"go.uber.org/zap"
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
@@ -106,7 +109,7 @@ func (t *Tickets) check(endpoint, token string) (signal.Ticket, *tunnel.Error) {
 	return signal.Ticket{ID: c.ID, Target: c.Subject, Until: c.Expiry.Time(), Uses: c.Uses, Key: t.keyHash}, nil
 }
 
-func newTicketID() string { return strings.ToLower(rand.Text()) }
+func newTicketID() string { return strings.ToLower(cryptorand.Text()) }
 
 // validTicketID: an ID becomes part of a key in storage.
 func validTicketID(id string) bool {
@@ -127,11 +130,15 @@ type ticketRecord struct {
 
 func (r ticketRecord) over() bool { return !time.Now().Before(r.Until) }
 
+var errNoTicket = errors.New("no such ticket")
+
 func ticketKey(id string) string { return ticketsFolder + "/" + id + ".json" }
 
 // use counts one use of a ticket, or says why it cannot be used. Gateways that
 // share storage count together.
 func (l *ledger) use(ctx context.Context, endpoint string, t signal.Ticket) *tunnel.Error {
+	ctx, cancel := context.WithTimeout(ctx, ledgerTimeout)
+	defer cancel()
 	var r ticketRecord
 	var refusal *tunnel.Error
 	err := l.update(ctx, ticketKey(t.ID), &r, func() error {
@@ -151,6 +158,23 @@ func (l *ledger) use(ctx context.Context, endpoint string, t signal.Ticket) *tun
 		return unreadable(err)
 	}
 	return nil
+}
+
+// giveBack takes a use back of which no tunnel came.
+func (l *ledger) giveBack(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), ledgerTimeout)
+	defer cancel()
+	var r ticketRecord
+	err := l.update(ctx, ticketKey(id), &r, func() error {
+		if r.ID == "" {
+			return errNoTicket
+		}
+		r.Used = max(r.Used-1, 0)
+		return nil
+	}, nil)
+	if err != nil {
+		l.hub.logger().Error("a use of a ticket that made no tunnel stays spent", zap.String("identity", ticketPrefix+id), zap.Error(err))
+	}
 }
 
 // refuses returns why a ticket cannot be used, nil if it can; it counts nothing.
@@ -182,15 +206,14 @@ func unreadable(err error) *tunnel.Error {
 // revoke takes a ticket back and ends its tunnels; false: there is none.
 func (l *ledger) revoke(ctx context.Context, id string) (found bool, _ error) {
 	var r ticketRecord
-	missing := errors.New("no such ticket")
 	err := l.update(ctx, ticketKey(id), &r, func() error {
 		if r.ID == "" {
-			return missing
+			return errNoTicket
 		}
 		r.Revoked = true
 		return nil
 	}, nil)
-	if errors.Is(err, missing) {
+	if errors.Is(err, errNoTicket) {
 		return false, nil
 	}
 	if err == nil {
@@ -207,8 +230,9 @@ func (l *ledger) endRevoked(id string) {
 	}
 }
 
-// checkTickets ends the tunnels of tickets that another gateway has revoked.
-func (l *ledger) checkTickets(ctx context.Context) error {
+// checkTickets ends the tunnels of tickets that another gateway has revoked. One whose
+// record cannot be read keeps nobody from hearing of the others.
+func (l *ledger) checkTickets(ctx context.Context) (errs error) {
 	seen := map[string]bool{}
 	for _, t := range l.hub.tunnels.all() {
 		id, ok := strings.CutPrefix(t.identity, ticketPrefix)
@@ -218,47 +242,68 @@ func (l *ledger) checkTickets(ctx context.Context) error {
 		seen[id] = true
 		var r ticketRecord
 		if err := l.load(ctx, ticketKey(id), &r); err != nil {
-			return err
+			errs = errors.Join(errs, err)
+			continue
 		}
 		if r.Revoked {
 			l.endRevoked(id)
 		}
 	}
-	return nil
+	return errs
 }
 
-// tickets lists those that storage knows, the newest first.
+// tickets lists those that storage knows, in no order. Records that cannot be read are
+// told to the log and skipped.
 func (l *ledger) tickets(ctx context.Context) ([]ticketRecord, error) {
 	storage := l.storage()
 	if storage == nil {
 		return nil, errNoStorage
 	}
 	list := []ticketRecord{}
+	err := l.eachTicket(ctx, storage, func(r ticketRecord) { list = append(list, r) })
+	return list, err
+}
+
+// eachTicket calls f with each ticket that storage knows, in an order that is another
+// one each time: where the time is not enough for all, it is not always the same ones
+// that are left out. The error is that of the list, or of a time that was not enough.
+func (l *ledger) eachTicket(ctx context.Context, storage certmagic.Storage, f func(ticketRecord)) error {
 	keys, err := storage.List(ctx, ledgerPrefix+ticketsFolder, false)
-	if err != nil {
-		return list, nil //nolint:nilerr // there is no such folder yet
+	if errors.Is(err, fs.ErrNotExist) { // none was made yet
+		return nil
 	}
+	if err != nil {
+		return fmt.Errorf("listing tickets in storage: %w", err)
+	}
+	rand.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+	var unread error
 	for _, key := range keys {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("reading tickets from storage: %w", err)
+		}
 		var r ticketRecord
 		if err := l.load(ctx, strings.TrimPrefix(key, ledgerPrefix), &r); err != nil {
-			return nil, err
+			unread = errors.Join(unread, err)
+			continue
 		}
 		if r.ID != "" {
-			list = append(list, r)
+			f(r)
 		}
 	}
-	return list, nil
+	if unread == nil {
+		return nil
+	}
+	if suppressed, ok := l.hub.warnings.allow("tickets"); ok {
+		l.hub.logger().Error("tickets in storage that cannot be read admit nobody; remove the file of one only when its time is over, for its count goes with it", zap.Error(unread), zap.Int("suppressed_before", suppressed))
+	}
+	return nil
 }
 
 // pruneTickets removes those that were over for a while.
 func (l *ledger) pruneTickets(ctx context.Context, storage certmagic.Storage) {
-	list, err := l.tickets(ctx)
-	if err != nil {
-		return
-	}
-	for _, r := range list {
+	_ = l.eachTicket(ctx, storage, func(r ticketRecord) { // an error: the next time, then
 		if time.Since(r.Until) > ticketKept {
-			_ = storage.Delete(ctx, ledgerPrefix+ticketKey(r.ID)) // the next time, then
+			_ = storage.Delete(ctx, ledgerPrefix+ticketKey(r.ID))
 		}
-	}
+	})
 }

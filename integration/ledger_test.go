@@ -10,12 +10,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
+	"github.com/culvertgate/culvert/tunnel/rtc"
 )
 
 // kept is a gateway whose storage is a folder, with options of its endpoint. Who
@@ -526,4 +528,64 @@ func TestTicketWithoutName(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTicketUseIsGivenBack: a use is a tunnel that was made, not an offer that failed.
+func TestTicketUseIsGivenBack(t *testing.T) {
+	start(t, global("\t\ttimeouts {\n\t\t\tconnect 1s\n\t\t}", "\tstorage file_system "+t.TempDir()+"\n")+
+		users("target echo tcp/"+echoServer(t)+"\ntickets {\nkey \""+ticketKey+"\"\n}"))
+	made := makeTicket(t, values{"endpoint": "gw", "target": "echo"})
+	client := newSignal(t, bearer(made.Ticket))
+	if _, err := client.Offer(t.Context(), "v=0 nonsense", ""); tunnel.CodeOf(err) != framecodec.CodeBadOffer {
+		t.Fatalf("an offer that is none: %v", err)
+	}
+	// A client whose UDP comes to nothing: it has the answer, and does not accept it.
+	dialer := rtc.NewDialer(rtc.DialerConfig{Loopback: true, ListenAddress: "127.0.0.1:0"})
+	deaf, offer, err := dialer.Offer(t.Context(), []rtc.ChannelSpec{{Label: "tunnel", Protocol: "culvert.2"}}, nil, rtc.Handler{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close(framecodec.CodeTunnelClosed)
+	if _, err := client.Offer(t.Context(), offer, ""); err != nil {
+		t.Fatal(err)
+	}
+	refusedOffer(t, bearer(made.Ticket), framecodec.CodeTicketUsed) // it may come to something yet
+	var p *peer
+	eventually(t, func() (err error) {
+		p, err = tryConnect(t.Context(), siteURL, bearer(made.Ticket))
+		return err
+	})
+	p.close()
+	refusedOffer(t, bearer(made.Ticket), framecodec.CodeTicketUsed)
+}
+
+// TestTicketRecords: a record that cannot be read is skipped, and the others are listed,
+// the newest first.
+func TestTicketRecords(t *testing.T) {
+	folder := t.TempDir()
+	start(t, kept(folder, "target echo tcp/"+echoServer(t)+"\ntickets {\nkey \""+ticketKey+"\"\n}"))
+	var want, got []string
+	for i := range 4 {
+		if i > 0 { // what is listed goes by the second
+			from := time.Now().Unix()
+			eventually(t, func() error {
+				if time.Now().Unix() == from {
+					return errors.New("the same second")
+				}
+				return nil
+			})
+		}
+		want = append([]string{makeTicket(t, values{"endpoint": "gw", "target": "echo"}).ID}, want...)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "webrtc_tunnel", "tickets", "aaaa.json"), []byte(`{"id":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var list []struct{ ID string }
+	adminJSON(t, http.MethodGet, "/tickets", nil, http.StatusOK, &list)
+	for _, one := range list {
+		got = append(got, one.ID)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("listed %q, want %q", got, want)
+	}
 }

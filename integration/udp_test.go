@@ -314,3 +314,54 @@ func TestQUICThroughTunnel(t *testing.T) {
 	}
 	_ = conn.CloseWithError(0, "")
 }
+
+// TestDatagramsCountAsMemory: what waits at entries for a gateway that does not answer
+// is held to the memory that all have.
+func TestDatagramsCountAsMemory(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // it accepts, and that is all
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const limit = 4 << 20
+	start(t, global("\t\tlimits {\n\t\t\tmemory 4MiB\n\t\t}\n\t\tremote here http://"+l.Addr().String()+"/tunnel\n",
+		"\tlayer4 {\n\t\t"+socks1+" {\n\t\t\troute {\n\t\t\t\twebrtc_tunnel here socks5\n\t\t\t}\n\t\t}\n\t}"))
+	used := func() float64 {
+		_, values := scrape(t)
+		return values["memory_budget_bytes"]
+	}
+	var ends []net.Conn
+	for range 2 { // of 256 destinations each: 30 MB in all
+		c := dialSOCKS(t)
+		ends = append(ends, c)
+		say(t, c, "\x05\x01\x00", "\x05\x00")
+		u, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(associate(t, c)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		for i := range 256 {
+			if _, err := u.Write(datagramTo(netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1000+i)), strings.Repeat("x", 60_000))); err != nil {
+				t.Fatal(err)
+			}
+			if i%4 == 0 {
+				time.Sleep(time.Millisecond) // a socket's buffer holds few of them
+			}
+		}
+	}
+	eventually(t, func() error {
+		if n := used(); n < limit/2 || n > limit {
+			return fmt.Errorf("%v bytes of %d count", n, limit)
+		}
+		return nil
+	})
+	for _, c := range ends {
+		c.Close()
+	}
+	eventually(t, func() error {
+		if n := used(); n != 0 {
+			return fmt.Errorf("%v bytes are left behind the end of all", n)
+		}
+		return nil
+	})
+}

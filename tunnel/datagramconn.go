@@ -18,6 +18,7 @@ import (
 type DatagramConn struct {
 	local, remote net.Addr
 	readDeadline  deadline
+	budget        *Budget // charged for both queues; nil: none
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -36,7 +37,14 @@ var (
 
 // NewDatagramConn returns a DatagramConn and the Endpoint that is its other side.
 func NewDatagramConn(local, remote net.Addr) (*DatagramConn, Endpoint) {
-	c := &DatagramConn{local: local, remote: remote, readDeadline: newDeadline(), arrived: make(chan struct{}, 1)}
+	return NewDatagramConnWithin(nil, local, remote)
+}
+
+// NewDatagramConnWithin is NewDatagramConn for one of many: what waits in it is taken
+// from budget, and what finds no room there is dropped. It must be closed, also when no
+// flow was opened.
+func NewDatagramConnWithin(budget *Budget, local, remote net.Addr) (*DatagramConn, Endpoint) {
+	c := &DatagramConn{budget: budget, local: local, remote: remote, readDeadline: newDeadline(), arrived: make(chan struct{}, 1)}
 	return c, (*datagramEndpoint)(c)
 }
 
@@ -59,7 +67,7 @@ func (c *DatagramConn) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline does nothing: a Write never waits.
 func (c *DatagramConn) SetWriteDeadline(time.Time) error { return nil }
 
-// Dropped returns how many datagrams had to make room for newer ones.
+// Dropped returns how many datagrams had to make room for newer ones, or found none.
 func (c *DatagramConn) Dropped() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,6 +132,7 @@ func (c *DatagramConn) fetch() (g *segment, err error) {
 		err = net.ErrClosed
 	case c.in.n > 0:
 		g = c.in.pop()
+		c.budget.Release(int64(g.w))
 	case c.end != nil:
 		err = c.end
 	default:
@@ -163,8 +172,24 @@ func (c *DatagramConn) queue(p []byte) (Readiness, error) {
 	case c.end != nil:
 		return nil, c.end
 	}
-	c.dropped += uint64(c.out.push(p))
+	c.keepLocked(&c.out, p)
 	return c.readiness, nil
+}
+
+// keepLocked queues a datagram, unless memory is short: then it is dropped.
+func (c *DatagramConn) keepLocked(q *datagramQueue, p []byte) {
+	if c.budget.Free(datagramBytesMost) < int64(len(p)) {
+		c.dropped++
+		return
+	}
+	before := q.bytes
+	c.dropped += uint64(q.push(p))
+	c.budget.Force(int64(q.bytes - before))
+}
+
+func (c *DatagramConn) clearLocked(q *datagramQueue) {
+	c.budget.Release(int64(q.bytes))
+	q.clear()
 }
 
 // WriteTo is Write; the address is not looked at.
@@ -175,7 +200,7 @@ func (c *DatagramConn) Close() error {
 	c.readDeadline.stop()
 	c.mu.Lock()
 	c.closed = true
-	c.in.clear()
+	c.clearLocked(&c.in)
 	readiness := c.readiness
 	token(c.arrived)
 	c.mu.Unlock()
@@ -204,6 +229,7 @@ func (e *datagramEndpoint) TryRead(p []byte) (int, error) {
 	switch {
 	case e.out.n > 0:
 		n := copy(p, e.out.front())
+		e.budget.Release(int64(len(e.out.front())))
 		e.out.drop()
 		return n, nil
 	case e.closed:
@@ -219,7 +245,7 @@ func (e *datagramEndpoint) TryWrite(p []byte) (int, error) {
 	if e.closed {
 		return len(p), nil // the flow's end is on its way
 	}
-	e.dropped += uint64(e.in.push(p))
+	(*DatagramConn)(e).keepLocked(&e.in, p)
 	token(e.arrived)
 	return len(p), nil
 }
@@ -233,7 +259,7 @@ func (e *datagramEndpoint) Close(code Code) {
 		return
 	}
 	e.end = &Error{Code: code}
-	e.out.clear()
+	(*DatagramConn)(e).clearLocked(&e.out)
 	e.readiness = nil
 	token(e.arrived)
 }
