@@ -14,6 +14,7 @@ import (
 	_ "github.com/mholt/caddy-l4"
 
 	_ "github.com/culvertgate/culvert"
+	_ "github.com/culvertgate/culvert/internal/testkit/jwtauth"
 )
 
 // blocks returns the code blocks of a language in all documents, by place.

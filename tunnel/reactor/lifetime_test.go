@@ -275,6 +275,14 @@ func TestPanicEndsOneEndpoint(t *testing.T) {
 			_, err := victim.TryRead(make([]byte, 1))
 			return errors.Is(err, net.ErrClosed)
 		})
+		if _, err := victim.TryRead(make([]byte, 1)); tunnel.CodeOf(err) != framecodec.CodeInternal {
+			t.Errorf("the victim says %v, want internal", err)
+		}
+		// It is told again, so that a stream that only waits finds out; a second panic
+		// is as harmless.
+		if v := <-caught; v != "boom" {
+			t.Fatal(v)
+		}
 		go func() { _, _ = otherTheirs.Write([]byte("alive")) }()
 		b := make([]byte, 5)
 		if _, err := io.ReadFull(other, b); err != nil {

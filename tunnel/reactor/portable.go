@@ -95,7 +95,7 @@ func (p *portable) TryRead(b []byte) (int, error) {
 	defer p.mu.Unlock()
 	switch {
 	case p.closed:
-		return 0, net.ErrClosed
+		return 0, errFailed
 	case len(p.in) > 0:
 		n := copy(b, p.in)
 		p.in = p.in[n:]
@@ -127,7 +127,7 @@ func (p *portable) TryWrite(b []byte) (int, error) {
 	defer p.mu.Unlock()
 	switch {
 	case p.closed:
-		return 0, net.ErrClosed
+		return 0, errFailed
 	case p.writeErr != nil:
 		return 0, p.writeErr
 	case p.finish:
@@ -175,7 +175,7 @@ func (p *portable) Broken() error {
 	defer p.mu.Unlock()
 	switch {
 	case p.closed:
-		return net.ErrClosed
+		return errFailed
 	case p.writeErr != nil:
 		return p.writeErr
 	case p.readErr != nil && !errors.Is(p.readErr, io.EOF):

@@ -168,7 +168,7 @@ func (r *Reactor) tell(ep tunnel.Endpoint, ready tunnel.Readiness, readable, wri
 	if ready == nil {
 		return
 	}
-	r.guard(ep, func() {
+	call := func() {
 		faultpoint.Here(faultpoint.Reactor)
 		if readable {
 			ready.Readable()
@@ -176,12 +176,16 @@ func (r *Reactor) tell(ep tunnel.Endpoint, ready tunnel.Readiness, readable, wri
 		if writable {
 			ready.Writable()
 		}
-	})
+	}
+	if !r.guard(ep, call) {
+		readable, writable = true, true
+		r.guard(ep, call) // so that the stream finds out
+	}
 }
 
 // guard runs f, a call into code that is not ours. A panic closes ep and is
-// handed to OnPanic.
-func (r *Reactor) guard(ep tunnel.Endpoint, f func()) {
+// handed to OnPanic; ok is false then.
+func (r *Reactor) guard(ep tunnel.Endpoint, f func()) (ok bool) {
 	if r.cfg.OnPanic != nil {
 		defer func() {
 			if v := recover(); v != nil {
@@ -191,4 +195,8 @@ func (r *Reactor) guard(ep tunnel.Endpoint, f func()) {
 		}()
 	}
 	f()
+	return true
 }
+
+// errFailed is what an Endpoint says that was closed by this package.
+var errFailed = &tunnel.Error{Code: codeInternal, Text: "the connection was given up here", Err: net.ErrClosed}

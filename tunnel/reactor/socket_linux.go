@@ -176,7 +176,7 @@ func (s *socket) event(mask uint32) {
 // tell calls the Readiness. A Close that comes meanwhile makes the call
 // spurious, which is harmless.
 func (s *socket) tell(readable, writable bool) {
-	s.poll.r.guard(s, func() {
+	ok := s.poll.r.guard(s, func() {
 		faultpoint.Here(faultpoint.Reactor)
 		if readable {
 			s.ready.Readable()
@@ -186,6 +186,12 @@ func (s *socket) tell(readable, writable bool) {
 			s.ready.Writable()
 		}
 	})
+	if !ok { // the stream is to find out
+		s.poll.r.guard(s, func() {
+			s.ready.Readable()
+			s.ready.Writable()
+		})
+	}
 }
 
 // TryRead implements tunnel.Endpoint. Errors are those of read(2).
@@ -194,7 +200,7 @@ func (s *socket) TryRead(p []byte) (int, error) {
 		return 0, nil
 	}
 	if !s.acquire() {
-		return 0, net.ErrClosed
+		return 0, errFailed
 	}
 	defer s.release()
 	if s.prefix.Load() != nil {
@@ -276,7 +282,7 @@ func (s *socket) TryWrite(p []byte) (int, error) {
 		return 0, nil
 	}
 	if !s.acquire() {
-		return 0, net.ErrClosed
+		return 0, errFailed
 	}
 	defer s.release()
 	if errno := s.failed.Load(); errno != 0 {
@@ -311,7 +317,7 @@ func (s *socket) TryWrite(p []byte) (int, error) {
 // for whoever asks next, behind the data that can still be read.
 func (s *socket) Broken() error {
 	if !s.acquire() {
-		return net.ErrClosed
+		return errFailed
 	}
 	defer s.release()
 	if s.failed.Load() == 0 {
