@@ -39,8 +39,14 @@ func (*Admin) addBlock(w http.ResponseWriter, r *http.Request) error {
 // listBlocks answers GET /blocks.
 func (*Admin) listBlocks(w http.ResponseWriter, _ *http.Request) error {
 	list := []identityBlock{}
+	seen := map[identityAt]bool{}
 	for _, h := range runningHubs() {
-		list = append(list, h.ledger.blocks.all()...)
+		for _, b := range h.ledger.blocks.all() {
+			if at := (identityAt{b.Endpoint, b.Identity}); !seen[at] { // hubs of one process share storage
+				seen[at] = true
+				list = append(list, b)
+			}
+		}
 	}
 	return writeJSON(w, http.StatusOK, list)
 }
@@ -51,14 +57,17 @@ func (*Admin) removeBlock(w http.ResponseWriter, r *http.Request) error {
 	if endpoint == "" || identity == "" {
 		return apiError(http.StatusBadRequest, errors.New("say whom: endpoint and identity"))
 	}
-	for _, h := range runningHubs() {
-		switch found, err := h.ledger.removeBlock(r.Context(), endpoint, identity); {
-		case err != nil && !errors.Is(err, errNoStorage):
+	found := false
+	for _, h := range runningHubs() { // each has to know, though the first has taken it out of what they share
+		here, err := h.ledger.removeBlock(r.Context(), endpoint, identity)
+		if err != nil && !errors.Is(err, errNoStorage) {
 			return apiError(http.StatusInternalServerError, err)
-		case found:
-			w.WriteHeader(http.StatusNoContent)
-			return nil
 		}
+		found = found || here
 	}
-	return apiError(http.StatusNotFound, errors.New("this identity is not kept out"))
+	if !found {
+		return apiError(http.StatusNotFound, errors.New("this identity is not kept out"))
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/culvertgate/culvert/tunnel/policy"
@@ -37,11 +38,16 @@ func adminCall(t *testing.T, method, url, body string) (int, string) {
 // withHub puts a hub with one attached configuration into the pool.
 func withHub(t *testing.T, endpoints map[string]*endpointState) *hub {
 	t.Helper()
-	h, err := acquireHub(listenAddress{"udp", "127.0.0.1:0"})
+	return hubAt(t, listenAddress{"udp", "127.0.0.1:0"}, endpoints, nil)
+}
+
+func hubAt(t *testing.T, listen listenAddress, endpoints map[string]*endpointState, storage certmagic.Storage) *hub {
+	t.Helper()
+	h, err := acquireHub(listen)
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := &environment{logger: zap.NewNop(), endpoints: endpoints, attached: make(chan struct{}), released: make(chan struct{})}
+	env := &environment{logger: zap.NewNop(), storage: storage, endpoints: endpoints, attached: make(chan struct{}), released: make(chan struct{})}
 	env.limits.applyDefaults()
 	if err := h.attach(env); err != nil {
 		t.Fatal(err)

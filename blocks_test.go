@@ -3,6 +3,7 @@ package culvert
 import (
 	"context"
 	"io/fs"
+	"strings"
 	"sync"
 	"testing"
 
@@ -83,5 +84,30 @@ func TestBlockBesideALook(t *testing.T) {
 	}
 	if l.blocks.blocked("gw", "mallory") || !l.blocks.blocked("gw", "trent") {
 		t.Errorf("behind another look: %+v", l.blocks.all())
+	}
+}
+
+// TestBlocksOfTwoHubs: while a reload changes `listen` there are two hubs with one
+// storage: what both know is listed once, and taken back in both.
+func TestBlocksOfTwoHubs(t *testing.T) {
+	st := &slowStorage{m: map[string][]byte{ledgerPrefix + blocksKey: []byte(`[{"endpoint":"gw","identity":"mallory"}]`)}}
+	var hubs []*hub
+	for _, address := range []string{"127.0.0.1:0", "127.0.0.2:0"} {
+		h := hubAt(t, listenAddress{"udp", address}, map[string]*endpointState{"gw": {name: "gw", policy: denyAll}}, st)
+		if !h.ledger.blocks.blocked("gw", "mallory") {
+			t.Fatal("the hub does not know of the block")
+		}
+		hubs = append(hubs, h)
+	}
+	if status, body := adminCall(t, "GET", "/webrtc_tunnel/blocks", ""); status != 200 || strings.Count(body, "mallory") != 1 {
+		t.Errorf("listed: %d %s", status, body)
+	}
+	if status, body := adminCall(t, "DELETE", "/webrtc_tunnel/blocks?endpoint=gw&identity=mallory", ""); status != 204 {
+		t.Errorf("taken back: %d %s", status, body)
+	}
+	for i, h := range hubs {
+		if h.ledger.blocks.blocked("gw", "mallory") {
+			t.Errorf("hub %d keeps mallory out", i)
+		}
 	}
 }

@@ -240,7 +240,7 @@ func (h *hub) answer(ctx context.Context, t *gatewayTunnel, o signal.Offer) (str
 	t.peer = peer
 	t.mu.Unlock()
 	h.wg.Add(1)
-	go t.run(peer)
+	go t.run(peer) //nolint:contextcheck // it outlives the offer
 	return answer, nil
 }
 

@@ -131,8 +131,8 @@ func (s *exposedService) session() (*tunnel.Session, *tunnel.Error) {
 	switch {
 	case env == nil || state == nil || t.hub.draining.Load():
 		return nil, &tunnel.Error{Code: framecodec.CodeDraining, Text: "the gateway is ending"}
-	case !t.hub.gate(state, t.identity, t.owner).Allowed:
-		return nil, &tunnel.Error{Code: framecodec.CodeUnreachable, Text: "the client that exposes it has used up its quota"}
+	case !t.hub.gate(state, t.identity, t.owner).Allowed: // which of the two is not this client's affair
+		return nil, &tunnel.Error{Code: framecodec.CodeUnreachable, Text: "the client that exposes it is kept out, or has used up its quota"}
 	case session == nil:
 		return nil, &tunnel.Error{Code: framecodec.CodeUnreachable, Text: "the client that exposes it is gone"}
 	case session.Stats().Streams >= state.limits.StreamsPerTunnel, t.hub.streams.Load() > int64(env.limits.Streams):

@@ -233,8 +233,12 @@ func (h *hub) countUsage(now time.Time) {
 
 // settle counts the last bytes of a tunnel that ends.
 func (h *hub) settle(t *gatewayTunnel) {
-	if s := h.endpoint(t.endpoint); s != nil && s.limits.BytesPerDay > 0 {
-		h.ledger.usage.add(t.owner, t.uncounted(), time.Now())
+	s := h.endpoint(t.endpoint)
+	if s == nil || s.limits.BytesPerDay <= 0 {
+		return
+	}
+	if n := t.uncounted(); n > 0 { // else each handshake in vain would be remembered until midnight
+		h.ledger.usage.add(t.owner, n, time.Now())
 	}
 }
 
@@ -249,6 +253,9 @@ func (t *gatewayTunnel) uncounted() uint64 {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if total <= t.counted { // somebody who asked meanwhile has seen more
+		return 0
+	}
 	n := total - t.counted
 	t.counted = total
 	return n

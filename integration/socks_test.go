@@ -234,7 +234,7 @@ func TestSOCKSAssociateEnds(t *testing.T) {
 				_, _ = u.Write(datagramTo(two, "late"))
 				_ = u.SetReadDeadline(time.Now().Add(time.Second))
 				if n, err := u.Read(make([]byte, 100)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-					return fmt.Errorf("the socket is still there: %d bytes, %v", n, err)
+					return fmt.Errorf("the socket is still there: %d bytes, %s", n, fmt.Sprint(err))
 				}
 				return nil
 			})
