@@ -37,7 +37,8 @@ type stranger struct {
 	opened   chan struct{}
 	closed   chan struct{}
 	messages chan []byte
-	word     uint64
+	mu       sync.Mutex
+	word     uint64 // of the next control frame; guarded by mu
 	close    func()
 }
 
@@ -112,8 +113,39 @@ func (f *trial) answerTo(offer string) string {
 func (s *stranger) control(m interface {
 	AppendFrame(b []byte, word uint64) []byte
 }) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.word++
 	return s.channel.Send(m.AppendFrame(nil, s.word-1))
+}
+
+// pong answers the pings in a message.
+func (s *stranger) pong(message []byte) error {
+	for len(message) > 0 {
+		frame, n, err := framecodec.ParseFrame(message, framecodec.MaxPayload2)
+		if err != nil {
+			return err
+		}
+		message = message[n:]
+		if frame.Conn != 0 {
+			continue
+		}
+		kind, data, err := framecodec.ParseControl(frame.Payload)
+		if err != nil {
+			return err
+		}
+		if kind != framecodec.MsgPing {
+			continue
+		}
+		ping, err := framecodec.ParsePing(data)
+		if err == nil {
+			err = s.control(ping.Pong())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // hello is what a session says first.

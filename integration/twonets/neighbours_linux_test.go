@@ -205,12 +205,15 @@ func garbageSender(f *trial) func() error {
 	}
 }
 
-// drained reads and forgets what the gateway says.
+// drained reads and forgets what the gateway says, but answers its pings.
 func (f *trial) drained(s *stranger) *stranger {
 	go func() {
 		for {
 			select {
-			case <-s.messages:
+			case m := <-s.messages:
+				if err := s.pong(m); err != nil && s.channel.ReadyState() == webrtc.DataChannelStateOpen {
+					f.t.Errorf("what the gateway said: %v", err)
+				}
 			case <-s.closed:
 				return
 			case <-f.t.Context().Done():
