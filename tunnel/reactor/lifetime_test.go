@@ -280,8 +280,13 @@ func TestPanicEndsOneEndpoint(t *testing.T) {
 		}
 		// It is told again, so that a stream that only waits finds out; a second panic
 		// is as harmless.
-		if v := <-caught; v != "boom" {
-			t.Fatal(v)
+		select {
+		case v := <-caught:
+			if v != "boom" {
+				t.Fatal(v)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("it is not told that it has ended")
 		}
 		go func() { _, _ = otherTheirs.Write([]byte("alive")) }()
 		b := make([]byte, 5)
