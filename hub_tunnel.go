@@ -209,6 +209,12 @@ func (t *gatewayTunnel) forget() {
 	t.budget.Release(peerMemory)
 }
 
+// disturbed reports whether nothing has come from the client for a while.
+func (t *gatewayTunnel) disturbed() bool {
+	peer := t.currentPeer()
+	return peer != nil && peer.Disturbed()
+}
+
 // panicked ends the tunnel that caused a panic, and nothing else.
 func (t *gatewayTunnel) panicked(v any, stack []byte) {
 	t.hub.panicked(v, stack)

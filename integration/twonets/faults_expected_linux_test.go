@@ -27,7 +27,7 @@ var expectations = map[string]expectation{
 	"UDP is blocked for 20 s":     {application: "goes on", recovery: 4 * time.Second},
 	"UDP is blocked for 60 s":     {application: "RST", client: "tunnel_lost", gateway: "tunnel_lost", recovery: 5 * time.Second},
 	"1 % of the packets are lost": {application: "EOF, EOF", recovery: 3 * time.Second},
-	"5 % of the packets are lost": {application: "EOF, EOF", recovery: 4 * time.Second},
+	"5 % of the packets are lost": {application: "EOF, EOF", recovery: 10 * time.Second},
 	// pion's retransmission time-outs are 1 s at the least, and what comes behind a lost
 	// packet waits for it: nobody works like this, but nothing is lost.
 	"20 % of the packets are lost":      {application: "EOF, EOF", recovery: 90 * time.Second},

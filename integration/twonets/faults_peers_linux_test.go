@@ -320,10 +320,9 @@ func garbageInSCTP(f *trial) {
 	f.check(err)
 	mux := ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: socket, Logger: quietLogs().NewLogger("mux")})
 	defer mux.Close()
-	agent, err := ice.NewAgent(&ice.AgentConfig{
-		NetworkTypes: []ice.NetworkType{ice.NetworkTypeUDP4}, CandidateTypes: []ice.CandidateType{ice.CandidateTypeHost},
-		UDPMux: mux, MulticastDNSMode: ice.MulticastDNSModeDisabled, LoggerFactory: quietLogs(),
-	})
+	agent, err := ice.NewAgentWithOptions(ice.WithNetworkTypes([]ice.NetworkType{ice.NetworkTypeUDP4}),
+		ice.WithCandidateTypes([]ice.CandidateType{ice.CandidateTypeHost}), ice.WithUDPMux(mux),
+		ice.WithMulticastDNSMode(ice.MulticastDNSModeDisabled), ice.WithLoggerFactory(quietLogs()))
 	f.check(err)
 	defer agent.Close()
 	gathered := make(chan struct{})
@@ -342,10 +341,9 @@ func garbageInSCTP(f *trial) {
 	defer cancel()
 	path, err := agent.Dial(ctx, ufragLine.FindStringSubmatch(answer)[1], pwdLine.FindStringSubmatch(answer)[1])
 	f.check(err)
-	conn, err := dtls.Server(dtlsnet.PacketConnFromConn(path), path.RemoteAddr(), &dtls.Config{
-		Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, ClientAuth: dtls.RequireAnyClientCert, LoggerFactory: quietLogs(),
-		SRTPProtectionProfiles: []dtls.SRTPProtectionProfile{dtls.SRTP_AES128_CM_HMAC_SHA1_80}, // what pion asks for, needed or not
-	})
+	conn, err := dtls.ServerWithOptions(dtlsnet.PacketConnFromConn(path), path.RemoteAddr(),
+		dtls.WithCertificates(cert), dtls.WithInsecureSkipVerify(true), dtls.WithClientAuth(dtls.RequireAnyClientCert), dtls.WithLoggerFactory(quietLogs()),
+		dtls.WithSRTPProtectionProfiles(dtls.SRTP_AES128_CM_HMAC_SHA1_80)) // what pion asks for, needed or not
 	f.check(err)
 	f.check(conn.HandshakeContext(ctx))
 	var said []byte

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -737,6 +736,3 @@ func faultyBinary(t *testing.T) string {
 	}
 	return path
 }
-
-// one line of text for a table.
-func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", " ") }

@@ -136,7 +136,7 @@ func (c Config) dialURL(ctx context.Context, url string) (*Tunnel, error) {
 	a.enter(StepResolve, "")
 	t, err := c.newTunnel(a, url)
 	if err == nil {
-		err = t.attempted(func() error { return t.connect(ctx, a) })
+		err = t.attempted(func() error { return t.connect(ctx, a) }) //nolint:contextcheck // as in connect
 	}
 	if err != nil {
 		return nil, a.finish(err)

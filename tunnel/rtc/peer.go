@@ -97,6 +97,16 @@ func (p *Peer) Err() error {
 	return p.err
 }
 
+// Disturbed reports whether the path that was found is silent at the moment.
+func (p *Peer) Disturbed() bool {
+	switch p.pc.ICEConnectionState() {
+	case webrtc.ICEConnectionStateDisconnected, webrtc.ICEConnectionStateFailed:
+		return true
+	default:
+		return false
+	}
+}
+
 // Close ends the peer with code. What its channels have taken is given a second
 // to arrive. It returns when everything is released, at the latest after about
 // six seconds, and may be called again and by several. It must not be called
