@@ -116,7 +116,7 @@ func (b *backend) Delete(_ context.Context, c signal.Caller, secret string) erro
 		return err
 	}
 	b.hub.tunnels.hide(t) // a second DELETE finds nothing, however long the end takes
-	if t.disturbed() { // a client that has lost its path says so over HTTP
+	if t.disturbed() {    // a client that has lost its path says so over HTTP
 		t.close(framecodec.CodeTunnelLost, "the path was lost, and the client ended the session")
 		return nil
 	}
