@@ -223,7 +223,7 @@ func (f *trial) nothingLeft(name string, c *testkit.Caddy, before holding, anoth
 	}
 	err := testkit.WaitFor(patience, func() error {
 		now, err := look(c)
-		if err == nil && (now.goroutines > before.goroutines+goroutineSlack || now.descriptors > before.descriptors || now.streams > 0) {
+		if err == nil && (now.goroutines > before.goroutines+goroutineSlack || now.descriptors > before.descriptors+descriptorSlack || now.streams > 0) {
 			err = fmt.Errorf("it holds %+v, before %+v", now, before)
 		}
 		return err
@@ -237,10 +237,14 @@ func (f *trial) nothingLeft(name string, c *testkit.Caddy, before holding, anoth
 	return fmt.Errorf("the %s: %w\n%.12000s", name, err, dump)
 }
 
-// goroutineSlack is what the libraries below have a few more or less of: an HTTP
-// connection of the signalling that is kept for a while has two, a step of ICE one.
-// A tunnel that is left has a dozen, a stream that is left is counted besides.
-const goroutineSlack = 4
+// What the libraries below have a few more or less of: an HTTP connection of the
+// signalling that is kept for a while has two goroutines and a descriptor, a step of
+// ICE a goroutine. A tunnel that is left has a dozen, a stream that is left is counted
+// besides, and rows with thousands of either would leave more.
+const (
+	goroutineSlack  = 4
+	descriptorSlack = 2
+)
 
 // holding is what a process has besides memory.
 type holding struct{ goroutines, descriptors, streams int }
