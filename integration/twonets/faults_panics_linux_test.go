@@ -233,11 +233,15 @@ func init() {
 		end := ends[r.side+" "+string(r.point)]
 		switch r.point { // where a tunnel, or a raw channel, is not had at the first attempt
 		case faultpoint.GatewayTunnel:
-			e.client = "tunnel tunnel_closed"
+			e.client = "tunnel tunnel_closed?" // it depends on how far it was
 		case faultpoint.GatewayChannel:
-			e.client, e.gateway = "tunnel tunnel_closed", "tunnel internal"
+			e.client, e.gateway = "tunnel tunnel_closed?", "tunnel internal?"
 		case faultpoint.GatewayRaw:
 			e.gateway = "internal"
+		case faultpoint.ClientKeep:
+			e.client = "tunnel internal"
+		case faultpoint.ClientSignal: // the tunnel was up, and a stream may have been opened
+			e.client, e.gateway = "internal?, tunnel internal?", "internal?"
 		default:
 		}
 		if end != 0 {

@@ -55,7 +55,7 @@ var faultWorlds = []struct {
 	}},
 	{name: memoryWorld, options: options{
 		cable:      testkit.CableConfig{Path: clean, Seed: 9},
-		gatewayApp: "limits {\n\t\t\tmemory 8MiB\n\t\t}", gatewayEnv: map[string]string{"GOMEMLIMIT": "96MiB"},
+		gatewayApp: "limits {\n\t\t\tmemory 4MiB\n\t\t}", gatewayEnv: map[string]string{"GOMEMLIMIT": "96MiB"},
 	}},
 	{name: diskWorld, options: options{cable: testkit.CableConfig{Path: clean, Seed: 10}, beforeRun: fillDisk}},
 	{name: brokenWorld, options: options{cable: testkit.CableConfig{Path: clean, Seed: 11}}, binary: faultyBinary},
@@ -612,7 +612,10 @@ func shortMemory(f *trial) {
 	f.check(err)
 	f.note("%d streams wait, %d peers are let in, the gateway has %.0f MiB resident", len(taken), offers, float64(u.Memory.RSS)/(1<<20))
 	for _, y := range taken {
-		f.check(y.near.SetLinger(0))
+		f.check(y.near.SetLinger(0), y.near.Close())
+		if end := endOf(y.far, patience); end != sawReset {
+			f.t.Errorf("a target whose client has reset saw %s", end)
+		}
 		y.drop()
 	}
 	began := time.Now()
