@@ -93,9 +93,10 @@ fuzz: ## fuzz every parser for a while [FUZZTIME=30s PKG=./framecodec]
 
 .PHONY: faults
 faults: setup ## every fault of docs/faults.md against real processes, which is written anew (half an hour)
-	@CULVERT_FAULTS=1 CULVERT_FAULTS_TABLE=$(CURDIR)/.cache/faults.md CULVERT_NEIGHBOURS_TABLE=$(CURDIR)/.cache/neighbours.md \
-		go test -count=1 -v -timeout 90m -run '^(TestFaults|TestNeighbours)$$' ./integration/twonets
-	@cat .cache/faults.md .cache/neighbours.md > docs/faults.md
+	@rm -f .cache/faults.md .cache/neighbours.md; status=0; \
+		CULVERT_FAULTS=1 CULVERT_FAULTS_TABLE=$(CURDIR)/.cache/faults.md CULVERT_NEIGHBOURS_TABLE=$(CURDIR)/.cache/neighbours.md \
+		go test -count=1 -v -timeout 90m -run '^(TestFaults|TestNeighbours)$$' ./integration/twonets || status=$$?; \
+		cat .cache/faults.md .cache/neighbours.md > docs/faults.md; exit $$status
 
 ##@ Measuring it
 

@@ -63,6 +63,10 @@ type expectation struct {
 	lost        int64         // at most
 }
 
+// busy is how much longer things may take while other packages are tested on the
+// same processors. `make faults` has them for itself and holds the times as they are.
+const busy = 5
+
 // counted is what a process says of itself.
 type counted struct{ ends, opened, tunnels map[string]int }
 
@@ -133,7 +137,7 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
-	if path := os.Getenv("CULVERT_FAULTS_TABLE"); path != "" && !t.Failed() {
+	if path := os.Getenv("CULVERT_FAULTS_TABLE"); path != "" { // also of a run that failed: it says so
 		if err := os.WriteFile(path, []byte(report.markdown()), 0o644); err != nil {
 			t.Error(err)
 		}
@@ -172,8 +176,12 @@ func (w *world) try(t *testing.T, target *numbered, row faultRow, reload bool) (
 	if err != nil {
 		return f.seen, err
 	}
-	if f.seen.recovery > want.recovery {
-		err = fmt.Errorf("recovery took %v, at most %v", f.seen.recovery, want.recovery)
+	most := want.recovery
+	if os.Getenv("CULVERT_FAULTS") == "" {
+		most *= busy
+	}
+	if f.seen.recovery > most {
+		err = fmt.Errorf("recovery took %v, at most %v", f.seen.recovery, most)
 	}
 	if f.seen.lost > want.lost {
 		err = errors.Join(err, fmt.Errorf("%d bytes were lost, at most %d", f.seen.lost, want.lost))

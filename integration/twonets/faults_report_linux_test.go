@@ -58,7 +58,7 @@ func (r *faultReport) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# What it survives
 
-Written by `+"`make faults`"+` on %s, on %s. Every row ran against two Caddy processes in network
+Written by `+"`make faults`"+` on %s, on %s. A row that saw something else than was expected says **failed**. Every row ran against two Caddy processes in network
 namespaces of their own, joined by a user-space cable (5 ms each way unless the row says otherwise), while
 streams carried known bytes both ways. What is expected stands in
 [faults_expected_linux_test.go](../integration/twonets/faults_expected_linux_test.go), was there before the run, and a row that sees anything else fails:
@@ -86,8 +86,15 @@ The second figure of a pair is the run with both configurations reloaded in the 
 			recovery += " / " + roughly(again.seen.recovery).String()
 			lost += fmt.Sprintf(" / %d", again.seen.lost)
 		}
+		note := l.seen.note
+		for _, run := range []faultLine{l, again} {
+			if run.err != nil {
+				first, _, _ := strings.Cut(run.err.Error(), "\n")
+				note = strings.TrimPrefix(note+"; **failed**: "+first, "; ")
+			}
+		}
 		want := expectations[l.name]
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %v | %s | %s | %s |\n", l.name, l.seen.application, code(l.seen.client), code(l.seen.gateway), want.recovery, recovery, lost, l.seen.note)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %v | %s | %s | %s |\n", l.name, l.seen.application, code(l.seen.client), code(l.seen.gateway), want.recovery, recovery, lost, note)
 	}
 	return b.String()
 }
