@@ -70,8 +70,8 @@ func (w *world) app() string {
 // names is what the name server of the targets' network does besides what it
 // should. The zero value does nothing.
 type names struct {
-	slow  time.Duration // how late it answers for names that begin with slow
-	moved atomic.Bool   // names that begin with moves are this machine's: a trap
+	slow  atomic.Int64 // how late it answers for names that begin with slow, a time.Duration
+	moved atomic.Bool  // names that begin with moves are this machine's: a trap
 }
 
 // options is what worlds differ in. The texts are lines of a Caddyfile.
@@ -137,6 +137,9 @@ https://%[2]s:%[3]d {
 	webrtc_tunnel /tunnel* {
 		name gw
 		allow_anonymous
+		limits {
+			tunnels_per_identity 64
+		}
 		target udp udp/%[4]s:%[6]d
 		target tcp tcp/%[4]s:%[6]d
 		target dns udp/%[4]s:%[7]d
@@ -252,7 +255,7 @@ func (w *world) serveNames() {
 		}
 		answer, _ := m.Pack()
 		if strings.HasPrefix(name, "slow.") {
-			time.AfterFunc(w.names.slow, func() { reply(answer) })
+			time.AfterFunc(time.Duration(w.names.slow.Load()), func() { reply(answer) })
 			return
 		}
 		reply(answer)

@@ -199,7 +199,7 @@ func (p *Peer) spawn(f func()) bool {
 	}
 	go func() {
 		defer p.tasks.Done()
-		p.guard(f)
+		p.event(f)
 	}()
 	return true
 }
@@ -222,7 +222,7 @@ func (p *Peer) tell(f func()) {
 		return
 	}
 	defer p.tasks.Done()
-	p.guard(f)
+	p.event(f)
 }
 
 // later calls f after all that was handed over before it, in a goroutine that
@@ -251,7 +251,7 @@ func (p *Peer) hear() {
 		p.mu.Lock()
 		f := p.reports[0]
 		p.mu.Unlock()
-		p.guard(f)
+		p.event(f)
 		p.mu.Lock()
 		p.reports = p.reports[1:]
 		last := len(p.reports) == 0
@@ -260,6 +260,15 @@ func (p *Peer) hear() {
 			return
 		}
 	}
+}
+
+// event is guard for what happens while the peer lives: its release has no fault of
+// the suite's.
+func (p *Peer) event(f func()) {
+	p.guard(func() {
+		faultpoint.Here(faultpoint.Peer)
+		f()
+	})
 }
 
 // guard calls a function of the owner or of pion; a panic there ends this peer
@@ -271,6 +280,5 @@ func (p *Peer) guard(f func()) {
 			p.end(&tunnel.Error{Code: framecodec.CodeInternal, Text: "internal error"})
 		}
 	}()
-	faultpoint.Here(faultpoint.Peer)
 	f()
 }
