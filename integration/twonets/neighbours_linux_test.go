@@ -22,6 +22,10 @@ import (
 	"github.com/culvertgate/culvert/internal/testkit"
 )
 
+// manyTunnels is for those who make one after another: a tunnel counts until all of it
+// is released.
+const manyTunnels = "limits {\n\t\t\ttunnels_per_identity 64\n\t\t}"
+
 // nuisance is a tunnel that does something bad, and one that does the same number
 // of things of the same size properly: what the bad one costs its neighbours is
 // held against that.
@@ -47,7 +51,7 @@ func TestNeighbours(t *testing.T) {
 	if os.Getenv("CULVERT_FAULTS") != "" {
 		samples, slice, bound = 100_000, time.Second, 1.5
 	}
-	w := newWorld(t, options{binary: faultyBinary(t), timeouts: faultTimeouts})
+	w := newWorld(t, options{binary: faultyBinary(t), timeouts: faultTimeouts, endpoint: manyTunnels})
 	f := &trial{world: w, t: t, target: w.serveNumbered(tcpTarget)}
 	f.check(f.works(patience))
 	table := &strings.Builder{}

@@ -81,6 +81,7 @@ type options struct {
 	clientApp  string
 	timeouts   string // of both, besides drain
 	global     string // global options of the gateway
+	endpoint   string // of its endpoint
 	binary     string // empty: testkit.CaddyBinary
 	gatewayEnv map[string]string
 	beforeRun  func(*world) // when the networks are there, and no program yet
@@ -137,9 +138,7 @@ https://%[2]s:%[3]d {
 	webrtc_tunnel /tunnel* {
 		name gw
 		allow_anonymous
-		limits {
-			tunnels_per_identity 64
-		}
+		%[10]s
 		target udp udp/%[4]s:%[6]d
 		target tcp tcp/%[4]s:%[6]d
 		target dns udp/%[4]s:%[7]d
@@ -154,7 +153,7 @@ https://%[2]s:%[3]d {
 		}
 	}
 }
-`, w.app(), w.cable.Far(), gatewaySite, w.host(), w.host6(), echoPort, dnsPort, w.options.timeouts, w.options.global)
+`, w.app(), w.cable.Far(), gatewaySite, w.host(), w.host6(), echoPort, dnsPort, w.options.timeouts, w.options.global, w.options.endpoint)
 }
 
 func (w *world) clientConfig() string {
