@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
-	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel"
 	"github.com/culvertgate/culvert/tunnel/policy"
 )
@@ -81,10 +80,7 @@ func (e *Exit) Raw(c tunnel.Carrier, name string) {
 		r.forget()
 		return
 	}
-	go r.loop(func() {
-		faultpoint.Here(faultpoint.GatewayRaw)
-		r.serve(ctx, v, done)
-	})
+	go r.loop(func() { r.serve(ctx, v, done) })
 	go r.loop(r.receive)
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/internal/faultpoint"
 	"github.com/culvertgate/culvert/tunnel"
 )
 
@@ -35,6 +36,7 @@ func (r *Raw) serve(ctx context.Context, v view, opened func()) {
 // dial connects and reports whether the channel still runs.
 func (r *Raw) dial(ctx context.Context, v view, opened func()) bool {
 	defer opened()
+	faultpoint.Here(faultpoint.GatewayRaw)
 	e := r.exit
 	c, at, err := e.dial(ctx, v, r.target)
 	if err != nil {
