@@ -400,7 +400,7 @@ func (f *trial) carries(size int64) {
 	f.seen.recovery = x.longest()
 	f.seen.lost = 2*size - x.up.got.Load() - x.down.got.Load()
 	f.seen.application = *x.down.ended.Load() + ", " + *x.up.ended.Load()
-	f.note("%d MiB each way in %v (%.1f Mbit/s)", size>>20, took.Round(100*time.Millisecond), float64(2*size*8)/1e6/took.Seconds())
+	f.note("%.1f MiB each way in %v (%.1f Mbit/s)", float64(size)/(1<<20), took.Round(100*time.Millisecond), float64(2*size*8)/1e6/took.Seconds())
 }
 
 // clampSegments has TCP segments fit the path, as routers at such a place see to.
