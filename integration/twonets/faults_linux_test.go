@@ -213,11 +213,11 @@ func (f *trial) settled(want expectation) error {
 // question mark need not be there.
 func sameCodes(want, got string) bool {
 	left := map[string]bool{}
-	for _, code := range strings.Split(got, ", ") {
+	for code := range strings.SplitSeq(got, ", ") {
 		left[code] = true
 	}
 	delete(left, "")
-	for _, code := range strings.Split(want, ", ") {
+	for code := range strings.SplitSeq(want, ", ") {
 		name, maybe := strings.CutSuffix(code, "?")
 		if name != "" && !left[name] && !maybe {
 			return false
