@@ -236,6 +236,11 @@ func init() {
 			e.client = "tunnel tunnel_closed?" // it depends on how far it was
 		case faultpoint.GatewayChannel:
 			e.client, e.gateway = "tunnel tunnel_closed?", "tunnel internal?"
+		case faultpoint.Peer: // which event it is, and so how far the tunnel is, is chance
+			e.client, e.gateway = "internal?, tunnel internal?", "tunnel_closed?, tunnel tunnel_closed?"
+			if r.side == "gateway" {
+				e.client, e.gateway = e.gateway, e.client
+			}
 		case faultpoint.GatewayRaw:
 			e.gateway = "internal"
 		case faultpoint.ClientKeep:
