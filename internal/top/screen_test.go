@@ -207,7 +207,7 @@ func TestSortedByRate(t *testing.T) {
 		t.Errorf("before rates are known: %v, want by bytes", got)
 	}
 	a.list[1]["bytes_out"], a.list[2]["bytes_in"] = 4<<20, 1<<20
-	a.list = append(a.list, tunnelOf("ddd", "dave", 9<<30, 0)) // it came
+	a.list = append(a.list, tunnelOf("ddd", "dave", 2<<30-1, 0)) // it came
 	s.tick(2 * time.Second)
 	if got := s.order("alice", "bob", "carol", "dave"); !slices.Equal(got, []string{"bob", "carol", "alice", "dave"}) {
 		t.Errorf("by rate: %v", got)
