@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"testing"
+	"time"
 
 	"github.com/culvertgate/culvert/framecodec"
 )
@@ -77,6 +78,7 @@ func TestFloodOfOffers(t *testing.T) {
 	if raceDetector {
 		t.Skip("there is no floor with the race detector, and nothing to look after")
 	}
+	eventually(t, 10*time.Second, "the heap floor is there", func() bool { return theFloor.size() != 0 })
 	const offers, inFlight, most = 1_000, 32, 24 << 20
 	g := testGateway(t, Options{})
 	heldNow() // what others have left goes, and the floor counts as living

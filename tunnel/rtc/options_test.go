@@ -315,25 +315,3 @@ func TestNoSecretsLogged(t *testing.T) {
 		}
 	}
 }
-
-// TestHeapFloor: there is none before bytes have moved, it is made once, and
-// nobody has touched it.
-func TestHeapFloor(t *testing.T) {
-	var f heapFloor
-	f.move(floorAfter - 1)
-	if f.size() != 0 {
-		t.Errorf("there is a heap floor of %d bytes before %d were moved", f.size(), floorAfter)
-	}
-	f.move(1)
-	if raceDetector {
-		if f.size() != 0 {
-			t.Error("there is a heap floor with the race detector")
-		}
-		t.Skip("there is no floor with the race detector")
-	}
-	first := f.bytes.Load()
-	f.move(floorAfter)
-	if f.size() != heapFloorSize || f.bytes.Load() != first {
-		t.Errorf("the heap floor has %d bytes", f.size())
-	}
-}
