@@ -66,23 +66,23 @@ func (q *byteQueue) any() bool       { return q.n > 0 }
 func (q *byteQueue) full(n int) bool { return n > bridgeBuffer-q.n }
 func (q *byteQueue) clear()          { q.leftover.clear() }
 
-type packetQueue struct{ datagramQueue }
+type packetQueue struct{ DatagramQueue }
 
 func (q *packetQueue) put(p []byte) int {
-	q.push(p)
+	q.Push(p)
 	return len(p)
 }
 
 func (q *packetQueue) get(p []byte) int {
-	n := copy(p, q.front())
-	q.drop()
+	n := copy(p, q.Front())
+	q.Drop()
 	return n
 }
 
-func (q *packetQueue) waits() int    { return q.bytes }
-func (q *packetQueue) any() bool     { return q.n > 0 }
+func (q *packetQueue) waits() int    { return q.Bytes() }
+func (q *packetQueue) any() bool     { return q.Len() > 0 }
 func (q *packetQueue) full(int) bool { return false }
-func (q *packetQueue) clear()        { q.datagramQueue.clear() }
+func (q *packetQueue) clear()        { q.Clear() }
 
 // bridge joins two streams. A Try method of one end tells the other end's stream
 // what has changed, outside of the bridge's lock: that takes the lock of the

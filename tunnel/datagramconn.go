@@ -12,8 +12,8 @@ import (
 
 // DatagramConn is a connected socket for datagrams whose other side is the
 // Endpoint of a flow. A Write sends one datagram and never waits; a Read receives
-// one, cut to the length of its buffer. Each direction keeps at most 64 datagrams
-// or 64 KiB, and the oldest make room for new ones. It is a net.PacketConn too,
+// one, cut to the length of its buffer. Each direction keeps what a DatagramQueue
+// does: the oldest make room for new ones. It is a net.PacketConn too,
 // of which RemoteAddr is the only peer. All methods are safe for concurrent use.
 type DatagramConn struct {
 	local, remote net.Addr
@@ -23,7 +23,7 @@ type DatagramConn struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	readiness Readiness
-	out, in   datagramQueue
+	out, in   DatagramQueue
 	arrived   chan struct{} // one token: something came, or the end
 	closed    bool          // Close was called here
 	end       *Error        // the flow is over
@@ -80,41 +80,40 @@ func (c *DatagramConn) opError(op string, err error) error {
 
 // Read receives a datagram. The flow's end is an *Error with its code.
 func (c *DatagramConn) Read(p []byte) (int, error) {
-	g, err := c.receive()
-	if err != nil {
-		return 0, err
-	}
-	n := copy(p, g.buf[:g.w])
-	g.free()
-	return n, nil
+	return c.receive(func() []byte { return p })
 }
 
 // Each calls f with each datagram that arrives, until the flow ends or is closed,
 // and returns why. What f is given is good until it returns. Other than Read it
 // needs no buffer while it waits.
 func (c *DatagramConn) Each(f func(p []byte)) error {
+	var buf *receiveBuf
+	room := func() []byte {
+		buf = receivePool.Get().(*receiveBuf)
+		return buf[:]
+	}
 	for {
-		g, err := c.receive()
+		n, err := c.receive(room)
 		if err != nil {
 			return err
 		}
-		f(g.buf[:g.w])
-		g.free()
+		f(buf[:n])
+		receivePool.Put(buf)
 	}
 }
 
-// receive waits for a datagram.
-func (c *DatagramConn) receive() (*segment, error) {
+// receive waits for a datagram, asks for room, and copies there what fits.
+func (c *DatagramConn) receive(room func() []byte) (int, error) {
 	for {
 		past := c.readDeadline.wait()
 		if isClosed(past) {
-			return nil, c.opError("read", os.ErrDeadlineExceeded)
+			return 0, c.opError("read", os.ErrDeadlineExceeded)
 		}
-		switch g, err := c.fetch(); {
+		switch n, ok, err := c.fetch(room); {
 		case err != nil:
-			return nil, c.opError("read", err)
-		case g != nil:
-			return g, nil
+			return 0, c.opError("read", err)
+		case ok:
+			return n, nil
 		}
 		select {
 		case <-c.arrived:
@@ -123,23 +122,25 @@ func (c *DatagramConn) receive() (*segment, error) {
 	}
 }
 
-// fetch returns the oldest datagram, or neither that nor an error.
-func (c *DatagramConn) fetch() (g *segment, err error) {
+// fetch takes the oldest datagram; ok is false, without an error, if there is none.
+func (c *DatagramConn) fetch(room func() []byte) (n int, ok bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.closed:
 		err = net.ErrClosed
-	case c.in.n > 0:
-		g = c.in.pop()
-		c.budget.Release(int64(g.w))
+	case c.in.Len() > 0:
+		before := c.in.Bytes()
+		n, ok = copy(room(), c.in.Front()), true
+		c.in.Drop()
+		c.in.charge(c.budget, before)
 	case c.end != nil:
 		err = c.end
 	default:
-		return nil, nil
+		return 0, false, nil
 	}
 	token(c.arrived) // for another Read that waits
-	return g, err
+	return n, ok, err
 }
 
 // ReadFrom is Read; the address is RemoteAddr.
@@ -177,19 +178,20 @@ func (c *DatagramConn) queue(p []byte) (Readiness, error) {
 }
 
 // keepLocked queues a datagram, unless memory is short: then it is dropped.
-func (c *DatagramConn) keepLocked(q *datagramQueue, p []byte) {
-	if c.budget.Free(datagramBytesMost) < int64(len(p)) {
+func (c *DatagramConn) keepLocked(q *DatagramQueue, p []byte) {
+	if !hasMemory(c.budget, p) {
 		c.dropped++
 		return
 	}
-	before := q.bytes
-	c.dropped += uint64(q.push(p))
-	c.budget.Force(int64(q.bytes - before))
+	before := q.Bytes()
+	c.dropped += uint64(q.Push(p))
+	q.charge(c.budget, before)
 }
 
-func (c *DatagramConn) clearLocked(q *datagramQueue) {
-	c.budget.Release(int64(q.bytes))
-	q.clear()
+func (c *DatagramConn) clearLocked(q *DatagramQueue) {
+	before := q.Bytes()
+	q.Clear()
+	q.charge(c.budget, before)
 }
 
 // WriteTo is Write; the address is not looked at.
@@ -216,7 +218,7 @@ type datagramEndpoint DatagramConn
 func (e *datagramEndpoint) Bind(r Readiness) {
 	e.mu.Lock()
 	e.readiness = r
-	something := e.out.n > 0 || e.closed
+	something := e.out.Len() > 0 || e.closed
 	e.mu.Unlock()
 	if something {
 		r.Readable()
@@ -227,10 +229,11 @@ func (e *datagramEndpoint) TryRead(p []byte) (int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
-	case e.out.n > 0:
-		n := copy(p, e.out.front())
-		e.budget.Release(int64(len(e.out.front())))
-		e.out.drop()
+	case e.out.Len() > 0:
+		before := e.out.Bytes()
+		n := copy(p, e.out.Front())
+		e.out.Drop()
+		e.out.charge(e.budget, before)
 		return n, nil
 	case e.closed:
 		return 0, &Error{Code: framecodec.CodeCancelled, Text: "closed by the side that opened it", Err: net.ErrClosed}

@@ -1,80 +1,130 @@
 package tunnel
 
-// Bounds of what waits in one direction of a flow; SPEC.md section 3.5.
+import (
+	"encoding/binary"
+	"time"
+)
+
+// Bounds of what waits in one direction of a flow; SPEC.md section 3.5. A count
+// alone would be a second of speech and six milliseconds of 10,000 datagrams a
+// second, less than a machine now and then takes to get round to them.
 const (
-	datagramsMost     = 64
-	datagramBytesMost = 64 << 10
+	datagramBytesMost = 64 << 10 // with what a record has besides the payload
+	datagramsAlways   = 64       // may wait as long as it takes
+	datagramAge       = 50 * time.Millisecond
 )
 
 // MaxDatagram is the largest payload of a UDP datagram over IPv4, in bytes. An
 // Endpoint of a flow is always read with room for as much.
 const MaxDatagram = 65507
 
-// datagramQueue keeps the newest datagrams of one direction of a flow: who sends
-// faster than they are taken loses the oldest. Its memory comes from the pools of
-// the leftover queues, so a steady flow allocates nothing. Its owner locks it.
-type datagramQueue struct {
-	ring  []*segment // a power of two, grown as needed
-	head  int        // place of the oldest
-	n     int        // datagrams
-	bytes int        // payload
+// recordHead is what stands in front of a payload: when it came (u32,
+// milliseconds), and its length (u16).
+const recordHead = 4 + 2
+
+// A DatagramQueue keeps the newest datagrams of one direction of a flow: who sends
+// faster than they are taken loses the oldest. It holds 64 KiB at most; more than
+// 64 datagrams only if those have come within 50 ms. Its memory comes from the
+// pools of the leftover queues, so a steady flow allocates nothing. The zero value
+// is empty. Its owner locks it.
+type DatagramQueue struct {
+	first, last *segment // of records, each of which is in one piece
+	n           int      // datagrams
+	bytes       int      // of records
 }
 
-// push copies p to the end and returns how many of the oldest had to go.
-func (q *datagramQueue) push(p []byte) (dropped int) {
-	for q.n > 0 && (q.n == datagramsMost || q.bytes+len(p) > datagramBytesMost) {
-		q.drop()
+// Len returns how many datagrams wait.
+func (q *DatagramQueue) Len() int { return q.n }
+
+// Bytes returns the bytes that wait, with six more for each datagram.
+func (q *DatagramQueue) Bytes() int { return q.bytes }
+
+// charge takes what the queue holds more than before from budget, or gives back
+// what it holds less.
+func (q *DatagramQueue) charge(budget *Budget, before int) {
+	budget.Force(int64(q.bytes - before))
+}
+
+// hasMemory reports whether budget has what a datagram takes.
+func hasMemory(budget *Budget, p []byte) bool {
+	need := int64(recordHead + len(p))
+	return budget.Free(need) == need
+}
+
+// Push copies p, of at most 65,535 bytes, to the end and returns how many of
+// the oldest had to go.
+func (q *DatagramQueue) Push(p []byte) (dropped int) {
+	return q.push(p, uint32(now()/time.Millisecond))
+}
+
+// push is Push at a time in milliseconds, which may wrap.
+func (q *DatagramQueue) push(p []byte, at uint32) (dropped int) {
+	size := recordHead + len(p)
+	for q.n > 0 && (q.bytes+size > datagramBytesMost || q.n >= datagramsAlways && at-q.since() > uint32(datagramAge/time.Millisecond)) {
+		q.Drop()
 		dropped++
 	}
-	if q.n == len(q.ring) {
-		q.grow()
+	if q.last == nil || len(q.last.buf)-q.last.w < size {
+		// What waits already is a guess at what else will, and bounds what the
+		// segments have room for by twice what they hold.
+		g := newSegmentOf(max(size, min(q.bytes, segmentClasses[len(segmentClasses)-1])))
+		if q.last == nil {
+			q.first = g
+		} else {
+			q.last.next = g
+		}
+		q.last = g
 	}
-	g := newDatagram(len(p))
-	g.w = copy(g.buf, p)
-	q.ring[(q.head+q.n)&(len(q.ring)-1)] = g
+	g := q.last
+	binary.NativeEndian.PutUint32(g.buf[g.w:], at)
+	binary.NativeEndian.PutUint16(g.buf[g.w+4:], uint16(len(p)))
+	copy(g.buf[g.w+recordHead:], p)
+	g.w += size
 	q.n++
-	q.bytes += len(p)
+	q.bytes += size
 	return dropped
 }
 
-func (q *datagramQueue) grow() {
-	ring := make([]*segment, max(2*len(q.ring), 4))
-	for i := range q.n {
-		ring[i] = q.ring[(q.head+i)&(len(q.ring)-1)]
-	}
-	q.ring, q.head = ring, 0
+// since is when the oldest datagram came; there must be one.
+func (q *DatagramQueue) since() uint32 { return binary.NativeEndian.Uint32(q.first.buf[q.first.r:]) }
+
+// Front returns the oldest datagram, of which there must be one. It is good until
+// the queue is changed.
+func (q *DatagramQueue) Front() []byte {
+	record := q.first.buf[q.first.r:]
+	return record[recordHead : recordHead+int(binary.NativeEndian.Uint16(record[4:]))]
 }
 
-// front returns the oldest datagram; there must be one.
-func (q *datagramQueue) front() []byte {
-	g := q.ring[q.head]
-	return g.buf[:g.w]
-}
-
-// drop removes the oldest.
-func (q *datagramQueue) drop() { q.pop().free() }
-
-// pop takes the oldest out; it is for the caller to free.
-func (q *datagramQueue) pop() *segment {
-	g := q.ring[q.head]
-	q.ring[q.head] = nil
-	q.head = (q.head + 1) & (len(q.ring) - 1)
+// Drop removes the oldest datagram, of which there must be one.
+func (q *DatagramQueue) Drop() {
+	size := recordHead + len(q.Front())
+	g := q.first
+	g.r += size
 	q.n--
-	q.bytes -= g.w
-	return g
+	q.bytes -= size
+	if g.r < g.w {
+		return
+	}
+	if q.first = g.next; q.first == nil {
+		q.last = nil
+	}
+	g.free()
 }
 
-// clear removes all and returns how many those were.
-func (q *datagramQueue) clear() (dropped int) {
-	for ; q.n > 0; dropped++ {
-		q.drop()
+// Clear removes all and returns how many those were.
+func (q *DatagramQueue) Clear() (dropped int) {
+	dropped = q.n
+	for g := q.first; g != nil; {
+		next := g.next
+		g.free()
+		g = next
 	}
-	q.ring, q.head = nil, 0
+	*q = DatagramQueue{}
 	return dropped
 }
 
-// newDatagram returns a segment that holds n bytes in one piece.
-func newDatagram(n int) *segment {
+// newSegmentOf returns a segment that holds n bytes in one piece.
+func newSegmentOf(n int) *segment {
 	if n > segmentClasses[len(segmentClasses)-1] {
 		return &segment{buf: make([]byte, n)} // free leaves it to the collector
 	}

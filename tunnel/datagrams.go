@@ -191,10 +191,11 @@ func (d *datagrams) next(st *Stream, buf *receiveBuf, room bool) (msg []byte, mo
 		return nil, false, nil // not yet: a datagram that overtakes its Open is lost
 	}
 	payload := buf[framecodec.HeaderSize : framecodec.HeaderSize+MaxDatagram]
-	if room && fl.out.n > 0 {
-		n := copy(payload, fl.out.front())
-		fl.out.drop()
-		d.s.cfg.Budget.Release(int64(n))
+	if room && fl.out.Len() > 0 {
+		before := fl.out.Bytes()
+		n := copy(payload, fl.out.Front())
+		fl.out.Drop()
+		fl.out.charge(d.s.cfg.Budget, before)
 		return d.frame(st, buf, n), true, nil
 	}
 	// Cleared before the read: an edge that comes meanwhile queues it again.

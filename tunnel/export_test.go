@@ -32,3 +32,10 @@ func (s *Session) AlarmIsSet() bool {
 	defer s.mu.Unlock()
 	return s.waiting == waitRate || s.recv.windowHeld.Load() || len(s.held) > 0
 }
+
+// Unsent is how many datagrams the flow has not taken yet.
+func (c *DatagramConn) Unsent() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.Len()
+}

@@ -13,8 +13,8 @@ import (
 
 // flow is what a Stream has besides if it is one. The stream's lock guards it.
 type flow struct {
-	in        datagramQueue // from the peer, for the Endpoint
-	out       datagramQueue // from the Endpoint, while the carrier has no room
+	in        DatagramQueue // from the peer, for the Endpoint
+	out       DatagramQueue // from the Endpoint, while the carrier has no room
 	sent      uint64        // datagrams given to the carrier: the next counter
 	received  uint64        // datagrams that arrived
 	highest   uint64        // counter of the newest one that arrived, plus 1
@@ -89,7 +89,7 @@ func (s *Session) takeDatagram(st *Stream, f framecodec.Frame) *Error {
 		s.dropDatagram(fl)
 		return nil
 	}
-	if st.ep != nil && fl.in.n == 0 {
+	if st.ep != nil && fl.in.Len() == 0 {
 		done, broken := s.writeDatagram(st, f.Payload)
 		if done || broken != nil {
 			return broken
@@ -107,15 +107,12 @@ func (s *Session) dropDatagram(fl *flow) {
 
 // keepDatagram queues a datagram, unless memory is short: then it is dropped.
 // What a queue may hold is small, but a tunnel may have thousands of them.
-func (s *Session) keepDatagram(fl *flow, q *datagramQueue, p []byte) {
-	before := q.bytes
-	var dropped int
-	if s.cfg.Budget.Free(datagramBytesMost) < int64(len(p)) {
-		dropped = 1
-	} else {
-		dropped = q.push(p)
+func (s *Session) keepDatagram(fl *flow, q *DatagramQueue, p []byte) {
+	before, dropped := q.Bytes(), 1
+	if hasMemory(s.cfg.Budget, p) {
+		dropped = q.Push(p)
 	}
-	s.cfg.Budget.Force(int64(q.bytes - before))
+	q.charge(s.cfg.Budget, before)
 	fl.dropped += uint64(dropped)
 	s.datagramsDropped.Add(uint64(dropped))
 }
@@ -147,17 +144,17 @@ func (s *Session) flushFlowLocked(st *Stream) *Error {
 	if fl == nil {
 		return nil
 	}
-	for fl.in.n > 0 {
-		p := fl.in.front()
-		done, broken := s.writeDatagram(st, p)
+	for fl.in.Len() > 0 {
+		done, broken := s.writeDatagram(st, fl.in.Front())
 		if broken != nil {
 			return broken
 		}
 		if !done {
 			return nil
 		}
-		s.cfg.Budget.Release(int64(len(p)))
-		fl.in.drop()
+		before := fl.in.Bytes()
+		fl.in.Drop()
+		fl.in.charge(s.cfg.Budget, before)
 	}
 	return nil
 }
@@ -169,8 +166,8 @@ func (s *Session) clearFlow(st *Stream) {
 	if fl == nil {
 		return
 	}
-	s.cfg.Budget.Release(int64(fl.in.bytes + fl.out.bytes))
-	dropped := uint64(fl.in.clear() + fl.out.clear())
+	s.cfg.Budget.Release(int64(fl.in.Bytes() + fl.out.Bytes()))
+	dropped := uint64(fl.in.Clear() + fl.out.Clear())
 	fl.dropped += dropped
 	s.datagramsDropped.Add(dropped)
 }

@@ -198,12 +198,20 @@ func (e *heldEnd) TryWrite(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Whoever takes too slowly loses the oldest: 64 datagrams or 64 KiB stay.
+// recordHead is what a queue takes for each datagram besides its payload.
+const recordHead = 6
+
+// fullAt64 is the payload of which a queue's 64 KiB are 64 datagrams, so that as
+// many stay whatever their age.
+const fullAt64 = 1<<10 - recordHead
+
+// Whoever takes too slowly loses the oldest; see TestDatagramQueue for how many
+// stay.
 func TestFlowDropsTheOldest(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
 		size, stay int
-	}{{"by number", 4, 64}, {"by bytes", 3000, 21}} {
+	}{{"small ones", fullAt64, 64}, {"large ones", 3000, 21}} {
 		t.Run(tc.name, func(t *testing.T) {
 			end := &heldEnd{took: make(chan string, 1000)}
 			budget := tunnel.NewBudget(nil, 64<<20)
@@ -222,7 +230,7 @@ func TestFlowDropsTheOldest(t *testing.T) {
 			if n := p.gateway.Stats().DatagramsDropped; n != dropped {
 				t.Errorf("%d dropped, want %d", n, dropped)
 			}
-			if used := budget.Used() - tunnel.MinSessionMemory; used != int64(tc.size*tc.stay) {
+			if used := budget.Used() - tunnel.MinSessionMemory; used != int64((tc.size+recordHead)*tc.stay) {
 				t.Errorf("%d bytes are accounted for", used)
 			}
 			end.open.Store(true)
@@ -246,8 +254,9 @@ func TestFlowDropsTheOldest(t *testing.T) {
 func TestFlowCountsWhatItsConnectionDrops(t *testing.T) {
 	p := newFlowPair(t, nil)
 	conn, ep := newDatagramConn()
+	packet := make([]byte, fullAt64)
 	for range 100 {
-		_, _ = conn.Write([]byte("x")) // the flow is not open yet: 64 stay
+		_, _ = conn.Write(packet) // the flow is not open yet: 64 stay
 	}
 	openFlow(t, p.client, ep)
 	if f := p.client.Streams()[0].Flow; f.Dropped != 36 {
@@ -255,7 +264,7 @@ func TestFlowCountsWhatItsConnectionDrops(t *testing.T) {
 	}
 	waitFor(t, func() bool { return p.gateway.Stats().DatagramsIn == 64 })
 	for i := range 100 {
-		_, _ = conn.Write([]byte("x")) // nobody reads them there: 64 stay of all 164
+		_, _ = conn.Write(packet) // nobody reads them there: 64 stay of all 164
 		waitFor(t, func() bool { return p.gateway.Stats().DatagramsIn == uint64(64+i+1) })
 	}
 	if f := p.gateway.Streams()[0].Flow; f.Dropped != 100 {
@@ -285,7 +294,7 @@ func TestFlowWaitsForItsTarget(t *testing.T) {
 	}
 	waitFor(t, func() bool { return r.s.Stats().DatagramsIn == 2 })
 	used := func() int64 { return r.budget.Used() - tunnel.MinSessionMemory }
-	if used() != 10 {
+	if used() != 2*(5+recordHead) {
 		t.Errorf("%d bytes wait", used())
 	}
 	exit, ep := newDatagramConn()
@@ -295,7 +304,7 @@ func TestFlowWaitsForItsTarget(t *testing.T) {
 	if got := receive(t, exit); string(got) != "early" {
 		t.Errorf("got %q", got)
 	}
-	waitFor(t, func() bool { return used() == 5 })
+	waitFor(t, func() bool { return used() == 5+recordHead })
 	second.Refuse(framecodec.CodeRefused, "")
 	waitFor(t, func() bool { return used() == 0 })
 	if n := r.s.Stats().DatagramsDropped; n != 1 {
@@ -335,17 +344,15 @@ func TestFlowWithoutRoom(t *testing.T) {
 	filler := bytes.Repeat([]byte{0xff}, 32<<10)
 	waitFor(t, func() bool {
 		_, _ = conns[0].Write(filler)
-		return s.Stats().DatagramsDropped > 0
+		return conns[0].Unsent() == 0 && s.Stats().DatagramsDropped > 0
 	})
 	before := s.Stats().DatagramsOut
 	for i := range 300 {
-		out := s.Stats().DatagramsDropped
 		for _, c := range conns {
-			_, _ = c.Write(binary.BigEndian.AppendUint32(nil, uint32(i)))
+			_, _ = c.Write(binary.BigEndian.AppendUint32(make([]byte, fullAt64-4), uint32(i)))
 		}
-		waitFor(t, func() bool { // all were read: none waits in the connection, where it would be dropped too
-			return i < 64 || s.Stats().DatagramsDropped >= out+2
-		})
+		// None waits in the connection, where it would be dropped too.
+		waitFor(t, func() bool { return conns[0].Unsent()+conns[1].Unsent() == 0 })
 	}
 	if n := s.Stats().DatagramsOut; n != before {
 		t.Errorf("%d datagrams were sent without room", n-before)
@@ -366,9 +373,9 @@ func TestFlowWithoutRoom(t *testing.T) {
 		if used, err := f.Parse(buf[:n], framecodec.MaxPayload2); err != nil || used != n {
 			t.Fatalf("%d of %d bytes: %v", used, n, err)
 		}
-		if len(f.Payload) == 4 {
+		if len(f.Payload) == fullAt64 {
 			i := ids[f.Conn]
-			got[i] = append(got[i], binary.BigEndian.Uint32(f.Payload))
+			got[i] = append(got[i], binary.BigEndian.Uint32(f.Payload[fullAt64-4:]))
 		}
 	}
 	for i, list := range got {
@@ -442,7 +449,7 @@ func TestFlowWithoutMemory(t *testing.T) {
 	})
 	conn, ep := newDatagramConn()
 	openFlow(t, p.client, ep)
-	budget.SetLimit(budget.Used() + 5)
+	budget.SetLimit(budget.Used() + 4 + 1 + 2*recordHead)
 	for i, text := range []string{"four", "more", "x"} {
 		_, _ = conn.Write([]byte(text))
 		waitFor(t, func() bool { return p.gateway.Stats().DatagramsIn == uint64(i+1) })
@@ -465,8 +472,13 @@ func TestFlowRefused(t *testing.T) {
 	})
 	t.Run("the peer carries none", func(t *testing.T) {
 		r := newRaw(t, tunnel.Dialect2, tunnel.RoleClient, nil)
-		go r.greet()
+		greeted := make(chan struct{})
+		go func() {
+			defer close(greeted)
+			r.greet()
+		}()
 		flowRefused(t, r.s)
+		<-greeted
 	})
 	t.Run("a peer that did not say so asks for one", func(t *testing.T) {
 		r := newRaw(t, tunnel.Dialect2, tunnel.RoleGateway, nil)

@@ -29,7 +29,7 @@ func floodTime() time.Duration {
 // processes do not grow.
 func TestDatagramRate(t *testing.T) {
 	measure(t, func(try int) (strict, loose []string, others float64) {
-		w := newWorld(t, options{})
+		w := newWorld(t, options{wire: true})
 		f := &flood{rate: 10_000, time: floodTime()}
 		before, memory := w.cpu(), w.watchMemory()
 		f.run(w)
@@ -62,7 +62,9 @@ func TestDatagramRate(t *testing.T) {
 
 // TestDatagramLoss: with 10 ms one way and a loss of 2 % each way, datagrams are
 // lost and not late: 97 to 99 % come to the target, 97 to 99 % of what it sends
-// back to the client, 99 of 100 within 3 ms of the cable's delay. At 10,000 a
+// back to the client, 99 of 100 within 3 ms of the cable's delay. That delay is
+// measured beside them, by as many datagrams that pass the tunnel by: on a virtual
+// machine of two cores 1 % of those are 3 to 5 ms late by themselves. At 10,000 a
 // second the congestion control of SCTP cannot have that rate on such a path
 // (2 % of loss at 20 ms are some 10 packets on the way, and 2.3 MB/s need 40), so
 // those are held to what arrives and only reported otherwise.
@@ -71,8 +73,8 @@ func TestDatagramLoss(t *testing.T) {
 	for _, rate := range []int{1000, 10_000} {
 		t.Run(fmt.Sprintf("%d a second", rate), func(t *testing.T) {
 			measure(t, func(try int) (strict, loose []string, others float64) {
-				w := newWorld(t, options{cable: testkit.CableConfig{Path: testkit.Path{Delay: delay, Loss: 0.02}, Seed: uint64(try)}})
-				f := &flood{rate: rate, time: floodTime()}
+				w := newWorld(t, options{wire: true, cable: testkit.CableConfig{Path: testkit.Path{Delay: delay, Loss: 0.02}, Seed: uint64(try)}})
+				f := &flood{rate: rate, time: floodTime(), bare: rate == 1000}
 				before := w.cpu()
 				f.run(w)
 				others = w.others(before)
@@ -92,11 +94,12 @@ func TestDatagramLoss(t *testing.T) {
 				if n := f.there.twice() + f.back.twice() + f.there.bad + f.back.bad; n > 0 {
 					loose = append(loose, fmt.Sprintf("%d came twice or are none of ours", n))
 				}
-				for name, a := range map[string]*arrivals{"there": &f.there, "back": &f.back} {
-					if p99 := a.percentile(99); rate == 1000 && p99 > delay+3*time.Millisecond {
-						strict = append(strict, fmt.Sprintf("%s: p99 after %v, want 3 ms more than %v at most", name, p99, delay))
+				for name, a := range map[string][2]*arrivals{"there": {&f.there, &f.bareThere}, "back": {&f.back, &f.bareBack}} {
+					p99, cable := a[0].percentile(99), a[1].percentile(99)
+					if f.bare && p99 > cable+3*time.Millisecond {
+						strict = append(strict, fmt.Sprintf("%s: p99 after %v, want 3 ms more than the cable's %v at most", name, p99, cable))
 					}
-					if least := a.percentile(0); least < delay {
+					if least := a[0].percentile(0); least < delay {
 						loose = append(loose, fmt.Sprintf("%s: one arrived after %v", name, least))
 					}
 				}
@@ -118,7 +121,7 @@ func TestDatagramsBesideBulk(t *testing.T) {
 		{"10 ms, 100 Mbit/s, 2 % loss", testkit.Path{Delay: 10 * time.Millisecond, Rate: 100_000_000, Loss: 0.02}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			w := newWorld(t, options{cable: testkit.CableConfig{Path: test.path}})
+			w := newWorld(t, options{wire: true, cable: testkit.CableConfig{Path: test.path}})
 			stop := w.bulk()
 			f := &flood{rate: 1000, time: floodTime()}
 			before := w.cpu()

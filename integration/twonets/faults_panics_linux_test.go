@@ -207,7 +207,7 @@ func causeAssociation(f *trial) {
 	f.check(err)
 	defer c.Close()
 	header := []byte{0, 0, 0, 1}
-	header = append(header, f.host().AsSlice()...)
+	header = append(header, f.host.AsSlice()...)
 	_, _ = c.Write(append(append(header, 0, dnsPort), f.query()...))
 	_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 	_, _ = c.Read(make([]byte, 512))

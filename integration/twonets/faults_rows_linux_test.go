@@ -64,7 +64,7 @@ var faultWorlds = []struct {
 
 // faultRows is the table. Each has its expectation in faults_expected_linux_test.go.
 var faultRows = []faultRow{
-	{name: "the target refuses", world: plainWorld, do: func(f *trial) { f.answers(f.host().String(), 9, clean.Delay) }},
+	{name: "the target refuses", world: plainWorld, do: func(f *trial) { f.answers(f.host.String(), 9, clean.Delay) }},
 	{name: "the target hangs", world: plainWorld, do: targetHangs},
 	{name: "the target resets in the middle", world: plainWorld, do: targetResets},
 	{name: "the target ends its direction, the client goes on", world: plainWorld, do: func(f *trial) { f.halfClose(func(x *through) (first, second *net.TCPConn) { return x.far, x.near }) }},
@@ -166,7 +166,7 @@ func (f *trial) unharmed(x *through) {
 func targetHangs(f *trial) {
 	rule, err := f.lan.Drop("tcp dport 10")
 	f.check(err)
-	f.answers(f.host().String(), 10, faultDial)
+	f.answers(f.host.String(), 10, faultDial)
 	f.check(rule.Remove())
 }
 
@@ -543,7 +543,7 @@ func gatewayWithoutDescriptors(f *trial) {
 func (f *trial) openBySOCKS() (*through, error) {
 	f.t.Helper()
 	c := f.dialNear(socksEntry)
-	if err := testkit.SOCKSConnect(c, f.host().String(), tcpTarget, patience); err != nil {
+	if err := testkit.SOCKSConnect(c, f.host.String(), tcpTarget, patience); err != nil {
 		_ = c.Close()
 		return nil, err
 	}

@@ -27,11 +27,15 @@ const floodSize = 200
 type flood struct {
 	rate int // datagrams a second
 	time time.Duration
+	bare bool // as many pass the tunnel by: what cable and machine take by themselves
 
 	begin      time.Time
 	conn       net.Conn
+	bareConn   net.Conn
 	there      arrivals // at the target
 	back       arrivals // at the client; late since the target sent it
+	bareThere  arrivals // at the gateway, of those past the tunnel
+	bareBack   arrivals // at the client
 	sent       int
 	took       time.Duration
 	mostBehind time.Duration // of the sender's own plan
@@ -87,9 +91,10 @@ func (f *flood) count() int { return int(f.time.Seconds() * float64(f.rate)) }
 func (f *flood) run(w *world) {
 	w.t.Helper()
 	f.begin = time.Now()
-	f.there.seen, f.back.seen = make([]uint8, f.count()), make([]uint8, f.count())
-	f.there.late, f.back.late = make([]time.Duration, 0, f.count()), make([]time.Duration, 0, f.count())
-	server, err := w.lan.ListenPacket("udp", netip.AddrPortFrom(w.host(), echoPort).String())
+	for _, a := range []*arrivals{&f.there, &f.back, &f.bareThere, &f.bareBack} {
+		*a = arrivals{late: make([]time.Duration, 0, f.count()), seen: make([]uint8, f.count())}
+	}
+	server, err := w.lan.ListenPacket("udp", netip.AddrPortFrom(w.host, echoPort).String())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -98,16 +103,42 @@ func (f *flood) run(w *world) {
 		_ = c.(*net.UDPConn).SetReadBuffer(4 << 20)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { f.target(server.(*net.UDPConn)) })
+	stopBare := func() {}
+	if f.bare {
+		stopBare = f.startBare(w, &wg)
+	}
+	wg.Go(func() { f.target(server.(*net.UDPConn), &f.there) })
 	// The flow is opened before anything counts.
 	f.warmUp(w)
-	wg.Go(f.receive)
+	wg.Go(func() { f.receive(f.conn, &f.back) })
 	f.send(w)
 	quiet := time.Second + 2*w.options.cable.Path.Delay
 	time.Sleep(quiet) // for what is on its way: nothing tells that no more will come
 	_ = f.conn.Close()
 	_ = server.Close()
+	stopBare()
 	wg.Wait()
+}
+
+// startBare opens the path past the tunnel: over the cable, to an echo at the
+// gateway's end of it.
+func (f *flood) startBare(w *world, wg *sync.WaitGroup) (stop func()) {
+	w.t.Helper()
+	at := netip.AddrPortFrom(w.cable.Far(), echoPort).String()
+	server, err := w.far.ListenPacket("udp", at)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	f.bareConn, err = w.near.DialContext(w.t.Context(), "udp", at)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	wg.Go(func() { f.target(server.(*net.UDPConn), &f.bareThere) })
+	wg.Go(func() { f.receive(f.bareConn, &f.bareBack) })
+	return func() {
+		_ = f.bareConn.Close()
+		_ = server.Close()
+	}
 }
 
 // warmUpNumber marks datagrams that do not count.
@@ -129,7 +160,7 @@ func (f *flood) warmUp(w *world) {
 }
 
 // target notes what comes and sends it back with the time of that.
-func (f *flood) target(c *net.UDPConn) {
+func (f *flood) target(c *net.UDPConn, there *arrivals) {
 	for buf := make([]byte, 4096); ; {
 		n, from, err := c.ReadFromUDPAddrPort(buf)
 		if err != nil {
@@ -138,19 +169,19 @@ func (f *flood) target(c *net.UDPConn) {
 		now, number := f.now(), binary.BigEndian.Uint64(buf)
 		if number != warmUpNumber {
 			if n != floodSize {
-				f.there.bad++
+				there.bad++
 				continue
 			}
-			f.there.note(number, time.Duration(now-binary.BigEndian.Uint64(buf[8:])))
+			there.note(number, time.Duration(now-binary.BigEndian.Uint64(buf[8:])))
 		}
 		binary.BigEndian.PutUint64(buf[8:], f.now())
 		_, _ = c.WriteToUDPAddrPort(buf[:n], from)
 	}
 }
 
-func (f *flood) receive() {
+func (f *flood) receive(c net.Conn, back *arrivals) {
 	for buf := make([]byte, 4096); ; {
-		n, err := f.conn.Read(buf)
+		n, err := c.Read(buf)
 		if err != nil {
 			return
 		}
@@ -158,9 +189,9 @@ func (f *flood) receive() {
 		switch {
 		case number == warmUpNumber:
 		case n != floodSize:
-			f.back.bad++
+			back.bad++
 		default:
-			f.back.note(number, time.Duration(now-binary.BigEndian.Uint64(buf[8:])))
+			back.note(number, time.Duration(now-binary.BigEndian.Uint64(buf[8:])))
 		}
 	}
 }
@@ -184,6 +215,10 @@ func (f *flood) send(w *world) {
 			if _, err := f.conn.Write(packet); err != nil {
 				w.t.Errorf("sending: %v", err)
 				return
+			}
+			if f.bare {
+				binary.BigEndian.PutUint64(packet[8:], f.now())
+				_, _ = f.bareConn.Write(packet)
 			}
 			f.sent++
 		}
@@ -214,6 +249,9 @@ func (a *arrivals) gaps() string {
 func (f *flood) report(w *world, what string) {
 	w.t.Logf("%s: %d datagrams of %d bytes in %v (%.0f/s, sender late by %v at most)\n\tthere: %v\n\tback:  %v\n\tfirst gaps there:%s", what, f.sent, floodSize, f.took.Round(time.Millisecond),
 		float64(f.sent)/f.took.Seconds(), f.mostBehind.Round(time.Millisecond), &f.there, &f.back, f.there.gaps())
+	if f.bare {
+		w.t.Logf("past the tunnel: there: %v\n\tback:  %v", &f.bareThere, &f.bareBack)
+	}
 	for name, c := range map[string]*testkit.Caddy{"client": w.client, "gateway": w.gateway} {
 		text, err := c.Get(w.t.Context(), "/webrtc_tunnel/tunnels/"+w.tunnel(c).ID)
 		var list struct {

@@ -209,9 +209,9 @@ func TestSOCKSClients(t *testing.T) {
 				})
 			}
 			fetch("name", socksEntry, "", "", "web.lan.example", "hello by IPv", true)
-			fetch("IPv4", socksEntry, "", "", w.host().String(), "hello by IPv4", true)
+			fetch("IPv4", socksEntry, "", "", w.host.String(), "hello by IPv4", true)
 			if c.ipv6 {
-				fetch("IPv6", socksEntry, "", "", w.host6().String(), "hello by IPv6", true)
+				fetch("IPv6", socksEntry, "", "", w.host6.String(), "hello by IPv6", true)
 			}
 			fetch("not allowed", socksEntry, "", "", "192.0.2.1", c.refused, false)
 			fetch("without a user", usersEntry, "", "", "web.lan.example", c.noMethod, false)
@@ -245,7 +245,7 @@ func TestSSHThroughNetcat(t *testing.T) {
 		defer server.Close()
 		join(c, server.(*net.TCPConn))
 	})
-	for _, host := range []string{"ssh.lan.example", w.host().String(), w.host6().String()} {
+	for _, host := range []string{"ssh.lan.example", w.host.String(), w.host6.String()} {
 		args := append(sshd.ClientOptions(), "-o", fmt.Sprintf("ProxyCommand=nc.openbsd -X 5 -x %s %s %d", address(socksEntry), host, sshPort))
 		if got := w.run("", nil, "ssh", append(args, sshd.User+"@culvert", "echo through $((6*7))")...); got.code != 0 || !strings.Contains(got.out, "through 42\n") {
 			t.Errorf("%s: exit code %d:\n%s", host, got.code, got.out)
@@ -285,7 +285,7 @@ func TestDatagramsOfSOCKSClients(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := *w
 			w.t = t
-			for _, host := range []string{w.host().String(), "echo.lan.example", w.host6().String()} {
+			for _, host := range []string{w.host.String(), "echo.lan.example", w.host6.String()} {
 				for _, user := range []string{"", "alice"} {
 					entry, password := socksEntry, ""
 					if user != "" {
@@ -297,7 +297,7 @@ func TestDatagramsOfSOCKSClients(t *testing.T) {
 					}
 				}
 			}
-			if got := send(&w, usersEntry, w.host().String(), "alice", "wrong"); got.code != 1 || !strings.Contains(got.out, "error: ") {
+			if got := send(&w, usersEntry, w.host.String(), "alice", "wrong"); got.code != 1 || !strings.Contains(got.out, "error: ") {
 				t.Errorf("wrong password: exit code %d, %q", got.code, got.out)
 			}
 		})
@@ -379,9 +379,9 @@ func TestDig(t *testing.T) {
 	testkit.NeedCommands(t, "dig")
 	w := newWorld(t, options{})
 	const throughAssociate = 5353
-	w.newAssociate(socksEntry, netip.AddrPortFrom(w.host(), dnsPort)).serve(w, throughAssociate)
+	w.newAssociate(socksEntry, netip.AddrPortFrom(w.host, dnsPort)).serve(w, throughAssociate)
 	for name, port := range map[string]int{"association": throughAssociate, "entry": dnsPort} {
-		for kind, want := range map[string]string{"A": w.host().String(), "AAAA": w.host6().String()} {
+		for kind, want := range map[string]string{"A": w.host.String(), "AAAA": w.host6.String()} {
 			got := w.run("", nil, "dig", "@127.0.0.1", "-p", strconv.Itoa(port), "+short", "+tries=3", "+time=5", "host.lan.example", kind)
 			if got.code != 0 || strings.TrimSpace(got.out) != want {
 				t.Errorf("%s, %s: exit code %d, %q, want %q", name, kind, got.code, got.out, want)

@@ -51,7 +51,8 @@ type world struct {
 	t               *testing.T
 	near, far, lan  *testkit.Namespace
 	cable           *testkit.Cable // the client's to the gateway
-	lanCable        *testkit.Cable // the gateway's to its targets
+	lanCable        *testkit.Cable // the gateway's to its targets; nil: a wire of the kernel's
+	host, host6     netip.Addr     // the machine of the targets
 	gateway, client *testkit.Caddy
 	options         options
 	generation      int // of the configurations
@@ -84,6 +85,7 @@ type options struct {
 	endpoint   string // of its endpoint
 	binary     string // empty: testkit.CaddyBinary
 	gatewayEnv map[string]string
+	wire       bool         // the targets' network is joined by the kernel, which costs less than a cable
 	beforeRun  func(*world) // when the networks are there, and no program yet
 }
 
@@ -92,7 +94,7 @@ func newWorld(t *testing.T, o options) *world {
 	t.Helper()
 	w := &world{t: t, options: o, names: &names{}, near: testkit.NewNamespace(t), far: testkit.NewNamespace(t), lan: testkit.NewNamespace(t)}
 	w.cable = testkit.NewCable(t, w.near, w.far, o.cable)
-	w.lanCable = testkit.NewCable(t, w.far, w.lan, testkit.CableConfig{})
+	w.connectTargets()
 	if o.beforeRun != nil {
 		o.beforeRun(w)
 	}
@@ -103,6 +105,22 @@ func newWorld(t *testing.T, o options) *world {
 	return w
 }
 
+// connectTargets joins the targets' network to the gateway's.
+func (w *world) connectTargets() {
+	w.t.Helper()
+	if !w.options.wire {
+		w.lanCable = testkit.NewCable(w.t, w.far, w.lan, testkit.CableConfig{})
+		w.host, w.host6 = w.lanCable.Far(), w.lanCable.Far6()
+		return
+	}
+	var errs [2]error
+	_, w.host, errs[0] = w.far.Connect(w.lan)
+	w.host6, errs[1] = w.far.Connect6(w.lan)
+	if err := errors.Join(errs[:]...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) gatewayProcess() testkit.CaddyConfig {
 	return testkit.CaddyConfig{Caddyfile: w.gatewayConfig(), Namespace: w.far, Binary: w.options.binary, Env: w.options.gatewayEnv}
 }
@@ -110,12 +128,6 @@ func (w *world) gatewayProcess() testkit.CaddyConfig {
 func (w *world) clientProcess() testkit.CaddyConfig {
 	return testkit.CaddyConfig{Caddyfile: w.clientConfig(), Namespace: w.near, Binary: w.options.binary, Env: map[string]string{"ALICE": alicePassword}}
 }
-
-// host is the machine of the targets.
-func (w *world) host() netip.Addr { return w.lanCable.Far() }
-
-// host6 is the same by IPv6.
-func (w *world) host6() netip.Addr { return w.lanCable.Far6() }
 
 // url is where the gateway's endpoint is.
 func (w *world) url() string { return fmt.Sprintf("https://%s:%d/tunnel", w.cable.Far(), gatewaySite) }
@@ -153,7 +165,7 @@ https://%[2]s:%[3]d {
 		}
 	}
 }
-`, w.app(), w.cable.Far(), gatewaySite, w.host(), w.host6(), echoPort, dnsPort, w.options.timeouts, w.options.global, w.options.endpoint)
+`, w.app(), w.cable.Far(), gatewaySite, w.host, w.host6, echoPort, dnsPort, w.options.timeouts, w.options.global, w.options.endpoint)
 }
 
 func (w *world) clientConfig() string {
@@ -224,7 +236,7 @@ func (w *world) waitForCertificate() {
 // something.lan.example has its addresses.
 func (w *world) serveNames() {
 	w.t.Helper()
-	w.serveUDP(netip.AddrPortFrom(w.host(), dnsPort), func(query []byte, reply func([]byte)) {
+	w.serveUDP(netip.AddrPortFrom(w.host, dnsPort), func(query []byte, reply func([]byte)) {
 		var m dnsmessage.Message
 		if m.Unpack(query) != nil || len(m.Questions) != 1 {
 			return
@@ -232,7 +244,7 @@ func (w *world) serveNames() {
 		q := m.Questions[0]
 		name := strings.ToLower(q.Name.String())
 		m.Response, m.Authoritative, m.Additionals = true, true, nil
-		v4 := w.host()
+		v4 := w.host
 		switch {
 		case strings.HasPrefix(name, "silent."):
 			return
@@ -248,8 +260,8 @@ func (w *world) serveNames() {
 			switch {
 			case q.Type == dnsmessage.TypeA:
 				m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AResource{A: v4.As4()}}}
-			case q.Type == dnsmessage.TypeAAAA && v4 == w.host():
-				m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AAAAResource{AAAA: w.host6().As16()}}}
+			case q.Type == dnsmessage.TypeAAAA && v4 == w.host:
+				m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AAAAResource{AAAA: w.host6.As16()}}}
 			}
 		}
 		answer, _ := m.Pack()
@@ -285,7 +297,7 @@ func (w *world) serveUDP(at netip.AddrPort, answer func(query []byte, reply func
 // echoUDP sends back what comes, by both families.
 func (w *world) echoUDP() {
 	w.t.Helper()
-	for _, at := range []netip.Addr{w.host(), w.host6()} {
+	for _, at := range []netip.Addr{w.host, w.host6} {
 		w.serveUDP(netip.AddrPortFrom(at, echoPort), func(p []byte, reply func([]byte)) { reply(p) })
 	}
 }
@@ -294,7 +306,7 @@ func (w *world) echoUDP() {
 // families.
 func (w *world) serveTCP(port uint16, serve func(*net.TCPConn)) {
 	w.t.Helper()
-	for _, at := range []netip.Addr{w.host(), w.host6()} {
+	for _, at := range []netip.Addr{w.host, w.host6} {
 		l, err := w.lan.Listen("tcp", netip.AddrPortFrom(at, port).String())
 		if err != nil {
 			w.t.Fatal(err)

@@ -116,6 +116,18 @@ func (n *Namespace) Connect(other *Namespace) (here, there netip.Addr, err error
 	return here, there, nil
 }
 
+// Connect6 gives both ends of the cable that Connect has laid an address of IPv6
+// too, and returns the other's.
+func (n *Namespace) Connect6(other *Namespace) (there netip.Addr, err error) {
+	address := func(host byte) netip.Addr {
+		return netip.AddrFrom16([16]byte{0: 0xfd, 1: 0xcb, 2: 0x20, 3: 0x61, 5: byte(n.number), 7: byte(other.number), 15: host})
+	}
+	there = address(2)
+	return there, errors.Join(
+		n.ip(fmt.Sprintf("addr add %s/64 dev to%d nodad", address(1), other.number)),
+		other.ip(fmt.Sprintf("addr add %s/64 dev to%d nodad", there, n.number)))
+}
+
 // Command prepares a program that runs inside. Its process number is that of
 // the program itself.
 func (n *Namespace) Command(name string, args ...string) *exec.Cmd {

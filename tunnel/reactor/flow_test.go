@@ -174,13 +174,13 @@ func TestFlowBursts(t *testing.T) {
 		far.say(t, []byte("0 before"))
 		s := newStream(ep)
 		for round := range 20 {
-			for i := range queuedDatagrams / 2 {
+			for i := range 32 {
 				far.say(t, fmt.Appendf(nil, "%d of %d", i, round))
 			}
 			if round == 0 {
 				s.want(t, []byte("0 before"))
 			}
-			for i := range queuedDatagrams / 2 {
+			for i := range 32 {
 				s.want(t, fmt.Appendf(nil, "%d of %d", i, round))
 			}
 		}
@@ -470,44 +470,4 @@ func TestFlowNoAllocations(t *testing.T) {
 		}
 		ep.Close(framecodec.CodeCancelled)
 	})
-}
-
-// The queue of a portable flow keeps the newest of each bound.
-func TestDatagramQueue(t *testing.T) {
-	var q datagrams
-	sum := func() (n, bytes int) {
-		for _, b := range q.list {
-			bytes += len(b)
-		}
-		return len(q.list), bytes
-	}
-	for i := range 3 * queuedDatagrams {
-		q.push([]byte{byte(i)})
-	}
-	if n, size := sum(); n != queuedDatagrams || size != q.bytes {
-		t.Errorf("%d datagrams, %d of %d bytes", n, size, q.bytes)
-	}
-	if b, ok := q.pop(); !ok || b[0] != 2*queuedDatagrams {
-		t.Errorf("the oldest is %v", b)
-	}
-	q.push(make([]byte, room))
-	if n, size := sum(); n != queuedBytes-room+1 || size != q.bytes || size > queuedBytes {
-		t.Errorf("%d datagrams, %d of %d bytes", n, size, q.bytes)
-	}
-	q.push(make([]byte, largestDatagram))
-	if n, _ := sum(); n != 1 || q.bytes != largestDatagram {
-		t.Errorf("%d datagrams, %d bytes", n, q.bytes)
-	}
-	q.push(nil)
-	b := []byte("mine")
-	q.push(b) // with the large one it would be too much
-	b[0] = 'X'
-	for _, want := range []int{0, 4} {
-		if b, ok := q.pop(); !ok || len(b) != want || want == 4 && string(b) != "mine" {
-			t.Errorf("%d bytes, %v; want %d", len(b), ok, want)
-		}
-	}
-	if b, ok := q.pop(); ok || q.bytes != 0 {
-		t.Errorf("%v behind the end, %d bytes", b, q.bytes)
-	}
 }

@@ -23,7 +23,7 @@ type portableFlow struct {
 
 	mu      sync.Mutex
 	ready   tunnel.Readiness
-	in, out datagrams
+	in, out tunnel.DatagramQueue
 	err     error // the first failure, as the stream is told it
 	writing bool
 	closed  bool
@@ -72,7 +72,7 @@ func (f *portableFlow) read() {
 		switch {
 		case err == nil:
 			f.mu.Lock()
-			f.in.push(buf[:n])
+			f.in.Push(buf[:n])
 			f.mu.Unlock()
 			f.tell(true, false)
 		case !isTooLarge(err): // which would tell of a datagram of ours
@@ -84,9 +84,10 @@ func (f *portableFlow) read() {
 
 // write is the writer goroutine. It ends when nothing is to be sent.
 func (f *portableFlow) write() {
+	var b []byte
 	for {
-		b, ok := f.next()
-		if !ok {
+		var ok bool
+		if b, ok = f.next(b); !ok {
 			return
 		}
 		err := errPanicked
@@ -97,15 +98,18 @@ func (f *portableFlow) write() {
 	}
 }
 
-// next takes what is sent next. Where nothing is, the running mark falls in the
+// next takes what is sent next, in the room of b or anew. Where nothing is, the running mark falls in the
 // same critical section, so that a TryWrite behind it starts a new goroutine.
-func (f *portableFlow) next() (b []byte, ok bool) {
+func (f *portableFlow) next(b []byte) (_ []byte, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed || f.err != nil {
-		f.out.clear()
+		f.out.Clear()
 	}
-	b, f.writing = f.out.pop()
+	if f.writing = f.out.Len() > 0; f.writing {
+		b = append(b[:0], f.out.Front()...)
+		f.out.Drop()
+	}
 	return b, f.writing
 }
 
@@ -117,19 +121,19 @@ func (f *portableFlow) TryRead(p []byte) (int, error) {
 	if f.closed {
 		return 0, net.ErrClosed
 	}
-	for {
-		b, ok := f.in.pop()
-		switch {
-		case ok && len(b) <= len(p):
-			return copy(p, b), nil
-		case ok:
-			continue
-		case f.err != nil:
-			return 0, f.err
-		default:
-			return 0, tunnel.ErrWouldBlock
+	for f.in.Len() > 0 {
+		b := f.in.Front()
+		n := copy(p, b)
+		whole := n == len(b)
+		f.in.Drop()
+		if whole {
+			return n, nil
 		}
 	}
+	if f.err != nil {
+		return 0, f.err
+	}
+	return 0, tunnel.ErrWouldBlock
 }
 
 // TryWrite implements tunnel.Endpoint. What cannot leave at once waits in a queue
@@ -143,7 +147,7 @@ func (f *portableFlow) TryWrite(p []byte) (int, error) {
 	case f.err != nil:
 		return 0, f.err
 	}
-	f.out.push(p)
+	f.out.Push(p)
 	if !f.writing {
 		f.writing = true
 		f.startLocked(f.write)
@@ -169,7 +173,7 @@ func (f *portableFlow) Close(tunnel.Code) {
 	f.mu.Lock()
 	first := !f.closed
 	f.closed = true
-	f.in.clear()
+	f.in.Clear()
 	f.mu.Unlock()
 	if first {
 		_ = f.conn.Close() // ends both goroutines
