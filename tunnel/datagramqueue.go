@@ -54,12 +54,19 @@ func hasMemory(budget *Budget, p []byte) bool {
 // Push copies p, of at most 65,535 bytes, to the end and returns how many of
 // the oldest had to go.
 func (q *DatagramQueue) Push(p []byte) (dropped int) {
+	if q.n == 0 {
+		return q.push(p, 0) // the next one's time will do: where none comes, nobody asks
+	}
 	return q.push(p, uint32(now()/time.Millisecond))
 }
 
-// push is Push at a time in milliseconds, which may wrap.
+// push is Push at a time in milliseconds, which may wrap. The first of a queue
+// counts from when the second came.
 func (q *DatagramQueue) push(p []byte, at uint32) (dropped int) {
 	size := recordHead + len(p)
+	if q.n == 1 {
+		binary.NativeEndian.PutUint32(q.first.buf[q.first.r:], at)
+	}
 	for q.n > 0 && (q.bytes+size > datagramBytesMost || q.n >= datagramsAlways && at-q.since() > uint32(datagramAge/time.Millisecond)) {
 		q.Drop()
 		dropped++
