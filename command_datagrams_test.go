@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -27,27 +26,6 @@ func udpClient(t *testing.T, address string) net.Conn {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
-}
-
-// comesBack sends a text until it comes back; anything else that comes is an error.
-func comesBack(c net.Conn, text string) error {
-	got := make([]byte, 65536)
-	for range 20 { // a datagram may be lost
-		if _, err := c.Write([]byte(text)); err != nil {
-			return err
-		}
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
-		n, err := c.Read(got)
-		switch {
-		case err == nil && string(got[:n]) == text:
-			return nil
-		case err == nil:
-			return fmt.Errorf("sent %q, %q came", text, got[:n])
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return err
-		}
-	}
-	return errors.New("nothing came back")
 }
 
 // TestCommandDatagrams: a forward of datagrams gives each local client a flow of
@@ -72,14 +50,14 @@ func TestCommandDatagrams(t *testing.T) {
 	a, b, v6 := udpClient(t, named), udpClient(t, named), udpClient(t, address)
 	for i, text := range []string{"one", "two", strings.Repeat("x", 8000)} {
 		for name, client := range map[string]net.Conn{"a": a, "b": b, "v6": v6} {
-			if err := comesBack(client, name+text); err != nil {
+			if err := testkit.Echoes(client, name+text); err != nil {
 				t.Fatalf("%s, %d: %v", name, i, err)
 			}
 		}
 	}
 	flows(3)
 	flows(0)
-	if err := comesBack(a, "again"); err != nil {
+	if err := testkit.Echoes(a, "again"); err != nil {
 		t.Errorf("after the flow's end: %v", err)
 	}
 	began := time.Now()
@@ -116,7 +94,7 @@ func TestCommandDatagramsRefused(t *testing.T) {
 		_, _ = udpClient(t, refused).Write([]byte("anybody?"))
 	}
 	_, port, _ := net.SplitHostPort(open)
-	if err := comesBack(udpClient(t, "127.0.0.1:"+port), "I am"); err != nil {
+	if err := testkit.Echoes(udpClient(t, "127.0.0.1:"+port), "I am"); err != nil {
 		t.Error(err)
 	}
 	if n := strings.Count(c.err.String(), "no flow to"); n > 4 {

@@ -2,7 +2,6 @@ package acceptance
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -48,28 +47,6 @@ func (p *pair) sender(port int) net.Conn {
 	return c
 }
 
-// getsBack sends a text until it comes back, since a datagram may be lost; what is
-// somebody else's is an error.
-func getsBack(c net.Conn, text string) error {
-	got := make([]byte, 65536)
-	for range 20 {
-		if _, err := c.Write([]byte(text)); err != nil {
-			return err
-		}
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
-		n, err := c.Read(got)
-		switch {
-		case err == nil && string(got[:n]) == text:
-			return nil
-		case err == nil:
-			return fmt.Errorf("sent %q, %q came", text, got[:n])
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return err
-		}
-	}
-	return fmt.Errorf("%d bytes have not come back", len(text))
-}
-
 // TestDatagramForwards: the command's forwards of datagrams through a real gateway
 // to a real socket: each local client has its own answers and its own flow, which
 // ends when it is idle; what the gateway refuses is said; Ctrl-C ends it at once.
@@ -89,7 +66,7 @@ func TestDatagramForwards(t *testing.T) {
 		sender := p.sender(localDatagram)
 		wg.Go(func() {
 			for _, size := range []int{1, 500, 1400, 20_000} {
-				if err := getsBack(sender, fmt.Sprintf("%d%s", i, strings.Repeat("x", size))); err != nil {
+				if err := testkit.Echoes(sender, fmt.Sprintf("%d%s", i, strings.Repeat("x", size))); err != nil {
 					t.Errorf("client %d: %v", i, err)
 				}
 			}
@@ -109,7 +86,7 @@ func TestDatagramForwards(t *testing.T) {
 	_, err := denied.Write([]byte("x"))
 	check(t, err)
 	says(t, c, fmt.Sprintf("udp/%s: no flow to udp/127.0.0.1:9054: not_allowed", denied.LocalAddr()))
-	check(t, getsBack(p.sender(localDatagram), "after that"))
+	check(t, testkit.Echoes(p.sender(localDatagram), "after that"))
 	began := time.Now()
 	check(t, c.Signal(os.Interrupt))
 	if code, err := c.ExitCode(patience); err != nil || code != 0 || time.Since(began) > 5*time.Second {

@@ -527,6 +527,12 @@ func gatewayWithoutDescriptors(f *trial) {
 		taken = append(taken, y)
 	}
 	f.seen.application = fmt.Sprint(refused)
+	f.roomAgain(restore, x, taken)
+}
+
+// roomAgain ends a shortage: those that were taken in it have gone on, as has x.
+func (f *trial) roomAgain(restore func(), x *through, taken []*through) {
+	f.t.Helper()
 	for _, y := range taken {
 		f.check(y.echo("those that are there go on"))
 		y.drop()
@@ -565,16 +571,7 @@ func clientWithoutDescriptors(f *trial) {
 	if len(taken) == 0 {
 		f.t.Error("there was room for none")
 	}
-	for _, y := range taken {
-		f.check(y.echo("those that are there go on"))
-		y.drop()
-	}
-	restore()
-	began := time.Now()
-	f.midway()
-	f.check(f.works(patience))
-	f.seen.recovery = time.Since(began)
-	f.unharmed(x)
+	f.roomAgain(restore, x, taken)
 }
 
 // shortMemory has targets that do not read, and peers that come until the gateway's

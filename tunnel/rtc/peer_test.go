@@ -258,15 +258,22 @@ func TestPath(t *testing.T) {
 	through(t, p, "after the disturbance")
 }
 
-// TestRebinding: a client whose NAT gives it another port is followed there, again
-// and again.
-func TestRebinding(t *testing.T) {
+// watchful returns a pair on a cable that misses the other's keep-alives soon.
+func watchful(t *testing.T) (*cable, *pair) {
+	t.Helper()
 	checkLeaks(t)
 	quick := Timeouts{Disconnected: 2 * time.Second, Failed: 20 * time.Second, Keepalive: 100 * time.Millisecond}
 	g := testGateway(t, Options{Timeouts: quick})
 	c := newCable(t, g.socket.AddrPort())
 	p := connectThrough(t, g, testDialer(DialerConfig{Timeouts: quick}), c)
 	through(t, p, "before")
+	return c, p
+}
+
+// TestRebinding: a client whose NAT gives it another port is followed there, again
+// and again.
+func TestRebinding(t *testing.T) {
+	c, p := watchful(t)
 	for range 3 {
 		c.rebind()
 		start := time.Now()
@@ -285,12 +292,7 @@ func TestRebinding(t *testing.T) {
 // while the client is away, moves nothing: the answers to the gateway's own checks
 // do not come from there.
 func TestRebindingIsNotForOthers(t *testing.T) {
-	checkLeaks(t)
-	quick := Timeouts{Disconnected: 2 * time.Second, Failed: 20 * time.Second, Keepalive: 100 * time.Millisecond}
-	g := testGateway(t, Options{Timeouts: quick})
-	c := newCable(t, g.socket.AddrPort())
-	p := connectThrough(t, g, testDialer(DialerConfig{Timeouts: quick}), c)
-	through(t, p, "before")
+	c, p := watchful(t)
 	pair := func() string {
 		selected, err := p.server.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
 		if err != nil || selected == nil {
