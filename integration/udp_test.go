@@ -365,3 +365,47 @@ func TestDatagramsCountAsMemory(t *testing.T) {
 		return nil
 	})
 }
+
+// TestBytesPerDayOfDatagrams: datagrams of both directions count, and the flow ends
+// with the quota.
+func TestBytesPerDayOfDatagrams(t *testing.T) {
+	start(t, kept(t.TempDir(), "target echo udp/"+echoUDP(t)+"\nlimits {\nbytes_per_day 1MiB\n}"))
+	alice := connect(t, siteURL, user("alice"))
+	if err := alice.rtc.OpenChannel(datagramChannel); err != nil {
+		t.Fatal(err)
+	}
+	open := func() (*tunnel.DatagramConn, error) {
+		conn, ep := tunnel.NewDatagramConn(tunnel.Addr{}, tunnel.Addr{})
+		_, err := alice.session.Open(t.Context(), tunnel.Target{Kind: tunnel.KindNamedDatagram, Host: "echo"}, ep)
+		return conn, err
+	}
+	conn, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	buf := make([]byte, 1<<10)
+	back := 0
+	for began := time.Now(); ; {
+		if time.Since(began) > long {
+			t.Fatalf("%d KiB have come back, and the flow goes on", back>>10)
+		}
+		if _, err = conn.Write(buf); err != nil {
+			break
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err = conn.Read(buf); err == nil {
+			back += len(buf)
+		} else if !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+	}
+	wantCode(t, err, framecodec.CodeQuotaExceeded)
+	// The ledger looks once a second.
+	if back < 512<<10 {
+		t.Errorf("the flow ended after %d KiB each way of 1,024 both ways", back>>10)
+	}
+	if _, err := open(); tunnel.CodeOf(err) != framecodec.CodeQuotaExceeded {
+		t.Errorf("another flow: %v", err)
+	}
+}
