@@ -21,6 +21,9 @@ const (
 	// datagramDebt is how many steps datagrams may be ahead of the rate: those who
 	// wait in line leave nothing over for who can not wait.
 	datagramDebt = 4
+	// datagramShare is the part of the rate, one in so many, that datagrams have
+	// however many wait in line.
+	datagramShare = 4
 )
 
 // Bucket lets payload bytes pass at a rate, in one direction: golang.org/x/time's
@@ -30,6 +33,7 @@ const (
 // safe for concurrent use; a nil *Bucket lets everything pass.
 type Bucket struct {
 	limiter   *rate.Limiter
+	least     *rate.Limiter // what datagrams have in any case
 	perSecond int64
 	step      int
 }
@@ -44,7 +48,11 @@ func NewBucket(perSecond int64) *Bucket {
 	if step > chunkSize {
 		step -= step % chunkSize // or who gets the last part of each step would have less
 	}
-	return &Bucket{limiter: rate.NewLimiter(rate.Limit(perSecond), int(burst)), perSecond: perSecond, step: int(step)}
+	return &Bucket{
+		limiter:   rate.NewLimiter(rate.Limit(perSecond), int(burst)),
+		least:     rate.NewLimiter(rate.Limit(perSecond)/datagramShare, burstLeast),
+		perSecond: perSecond, step: int(step),
+	}
 }
 
 // PerSecond returns the rate in bytes a second; 0: none.
@@ -73,15 +81,20 @@ func (b *Bucket) Take(n int) bool {
 		return true
 	}
 	if !b.has() {
-		return false
+		at := time.Now()
+		if b.least.TokensAt(at) <= 0 {
+			return false
+		}
+		b.least.ReserveN(at, min(n, burstLeast))
 	}
 	b.charge(n)
 	return true
 }
 
-// has reports whether a datagram may pass.
+// has reports whether a datagram may pass without more ado: each of those who wait
+// has taken a step in advance.
 func (b *Bucket) has() bool {
-	return b == nil || b.limiter.TokensAt(time.Now()) > -float64(datagramDebt*b.step)
+	return b == nil || b.limiter.TokensAt(time.Now()) > -datagramDebt*float64(b.step)
 }
 
 // charge takes n bytes that have passed, or may any time; of more than a second's

@@ -84,6 +84,7 @@ func (s *Session) payStream(b []byte, st *Stream) ([]byte, owedResult) {
 		if err := s.number(st); err != nil {
 			return b, owedResult{end: err}
 		}
+		s.rateStreamLocked(st) // SetRates does not see who is in neither a list nor the table
 		st.limit = max(st.limit, s.send.credit.stream.Load())
 	}
 	if s.d1 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -305,6 +306,32 @@ func TestRateBesideStuckReader(t *testing.T) {
 	})
 }
 
+// TestRateBesideNewStuckReader: readers that stand still when there is no more
+// credit than a rate grants in advance do not stop a keystroke.
+func TestRateBesideNewStuckReader(t *testing.T) {
+	for _, rate := range []int64{100 << 10, 1 << 20, 4 << 20} {
+		for _, stuck := range []int{1, 2, 4} {
+			t.Run(fmt.Sprintf("%d KiB a second, %d", rate>>10, stuck), func(t *testing.T) {
+				inRated(t, tunnel.Dialect2, tunnelRate(rate), func(p *slowDuo) {
+					keys, echo := &handEnd{give: make([]byte, 1<<20)}, new(handEnd)
+					p.openTo("keys", keys, echo) // uses up the credit of the Hello
+					time.Sleep(time.Minute)
+					before := echo.taken()
+					for i := range stuck {
+						p.openTo(fmt.Sprint("stuck", i), new(source), &handEnd{stuck: true})
+					}
+					time.Sleep(10 * time.Second)
+					keys.send([]byte("k"))
+					time.Sleep(2 * time.Second)
+					if n := echo.taken() - before; n != 1 {
+						t.Errorf("%d bytes came beside %d who read nothing, want the keystroke", n, stuck)
+					}
+				})
+			})
+		}
+	}
+}
+
 // Streams may end, both ways, while they are held; nothing of them stays.
 func TestRateEndsWhileHeld(t *testing.T) {
 	inRated(t, tunnel.Dialect2, tunnel.Rates{Stream: 4000}, func(p *slowDuo) {
@@ -432,7 +459,7 @@ func TestWaitsForRate(t *testing.T) {
 	}
 }
 
-// An unlimited stream has no limiter, a limited one at rest no timer.
+// A limited stream at rest has no timer.
 func TestRateAtRest(t *testing.T) {
 	inRated(t, tunnel.Dialect2, tunnelRate(100<<10), func(p *slowDuo) {
 		entry, exit := &handEnd{give: make([]byte, 3<<20)}, &handEnd{give: make([]byte, 3<<20)}
@@ -623,6 +650,51 @@ func TestRateOnLongPath(t *testing.T) {
 				p.client.Close(0, "")
 				p.client.Wait()
 				p.gateway.Wait()
+			})
+		})
+	}
+}
+
+// Datagrams have a quarter of a rate however many wait in line for it, and what
+// waits goes on.
+func TestBucketBesideWaiters(t *testing.T) {
+	const rate, size = 1 << 20, 1000
+	for _, waiters := range []int{1, 4, 5, 64, 256} {
+		t.Run(fmt.Sprint(waiters), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := tunnel.NewBucket(rate)
+				ctx, stop := context.WithCancel(t.Context())
+				var passed atomic.Int64
+				for range waiters {
+					go func() {
+						for ctx.Err() == nil {
+							n, wait := b.Reserve(16 << 10)
+							select {
+							case <-time.After(wait):
+								passed.Add(int64(n))
+							case <-ctx.Done():
+							}
+						}
+					}()
+				}
+				time.Sleep(20 * time.Second)
+				before, datagrams := passed.Load(), 0
+				const seconds = 20
+				for range seconds * 1000 {
+					for range 5 {
+						if b.Take(size) {
+							datagrams++
+						}
+					}
+					time.Sleep(time.Millisecond)
+				}
+				waited := float64(passed.Load()-before) / seconds / rate
+				stop()
+				share := float64(datagrams) * size / seconds / rate
+				t.Logf("datagrams have %.2f of the rate, who waits %.2f", share, waited)
+				if share < 0.24 || waited < 0.1 || share+waited > 1.1 {
+					t.Errorf("datagrams have %.2f of the rate, who waits %.2f", share, waited)
+				}
 			})
 		})
 	}

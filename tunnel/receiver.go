@@ -294,8 +294,10 @@ func (s *Session) keepLocked(st *Stream, p []byte) (stall bool) {
 		s.cfg.Budget.Force(int64(len(p)))
 		return st.queue.n > queue1 || s.cfg.Budget.Free(1) == 0
 	}
-	if queued > s.recv.window.Load()/2 {
-		s.dueSessionWindow() // the sender looks whether there can be more
+	// The sender looks whether there can be more. A rate grants no more in advance
+	// than what stands still may use up without half a window being in queues.
+	if queued > s.recv.window.Load()/2 || s.recv.granted.Load()-s.recv.total <= streamWindowLeast {
+		s.dueSessionWindow()
 	}
 	return false
 }
