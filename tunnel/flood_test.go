@@ -163,6 +163,7 @@ func TestFloodOfExposed(t *testing.T) {
 	const answers = 100_000
 	r := newRaw(t, tunnel.Dialect2, tunnel.RoleClient, nil)
 	r.greet()
+	before := r.s.Stats().FramesIn
 	var b []byte
 	for i := 1; i <= answers; i++ {
 		b = framecodec.Exposed{Name: []byte("nobody-offered-this")}.AppendFrame(b, r.word)
@@ -171,7 +172,7 @@ func TestFloodOfExposed(t *testing.T) {
 			b = b[:0]
 		}
 	}
-	r.settled()
+	waitFor(t, func() bool { return r.s.Stats().FramesIn >= before+answers })
 	withdrawn := 0
 	for r.send(framecodec.Ping{HasConn: true, Extra: make([]byte, 8)}); ; {
 		msg, _, ok := r.nextControl()
