@@ -10,6 +10,13 @@ import (
 	"github.com/culvertgate/culvert/tunnel"
 )
 
+// flowBuffer is what is asked of the kernel for what a target sends, in bytes,
+// which is memory only while it lies there. Linux's default of 208 KiB is 277
+// small datagrams: 10,000 a second fill it in 28 ms, which a busy machine may take
+// to get round to a socket. Most systems give no more than that to anybody
+// (net.core.rmem_max).
+const flowBuffer = 512 << 10
+
 // adoptFlow makes the Endpoint of a connected UDP socket.
 func (r *Reactor) adoptFlow(c *net.UDPConn, prefix []byte, watch chan struct{}) (tunnel.Endpoint, error) {
 	var err error
@@ -23,6 +30,7 @@ func (r *Reactor) adoptFlow(c *net.UDPConn, prefix []byte, watch chan struct{}) 
 		_ = c.Close()
 		return nil, fmt.Errorf("adopting %T: %w", c, err)
 	}
+	_ = c.SetReadBuffer(flowBuffer) // what there is will do
 	return r.adoptDatagrams(c, watch)
 }
 

@@ -2,6 +2,9 @@ package reactor
 
 import (
 	"errors"
+	"os"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -63,4 +66,29 @@ func TestUnwatchedFlowFails(t *testing.T) {
 		t.Errorf("read: %v", err)
 	}
 	ep.Close(framecodec.CodeInternal)
+}
+
+// TestFlowBuffer: the socket of a flow has more room than others, if the system
+// gives more.
+func TestFlowBuffer(t *testing.T) {
+	noLeaks(t)
+	r := newReactor(t)
+	ours, _ := flowKinds()[0].flowPair(t)
+	ep := adopt(t, r, ours, nil)
+	defer ep.Close(framecodec.CodeNormal)
+	got, err := unix.GetsockoptInt(ep.(*flow).fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("/proc/sys/net/core/rmem_max")
+	if err != nil {
+		t.Fatal(err)
+	}
+	most, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 2 * min(flowBuffer, most); got != want { // the kernel doubles it for its own
+		t.Errorf("room for %d bytes, want %d", got, want)
+	}
 }
