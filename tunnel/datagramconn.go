@@ -197,13 +197,17 @@ func (c *DatagramConn) clearLocked(q *DatagramQueue) {
 // WriteTo is Write; the address is not looked at.
 func (c *DatagramConn) WriteTo(p []byte, _ net.Addr) (int, error) { return c.Write(p) }
 
-// Close ends the flow behind what was written.
+// Close ends the flow behind what was written. Where no flow was opened yet, nobody
+// is left to take that, and it is given up.
 func (c *DatagramConn) Close() error {
 	c.readDeadline.stop()
 	c.mu.Lock()
 	c.closed = true
 	c.clearLocked(&c.in)
 	readiness := c.readiness
+	if readiness == nil {
+		c.clearLocked(&c.out)
+	}
 	token(c.arrived)
 	c.mu.Unlock()
 	if readiness != nil {

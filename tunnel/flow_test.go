@@ -607,6 +607,68 @@ func TestDatagramConnDeadlineAndClose(t *testing.T) {
 	}
 }
 
+// TestDatagramConnGivesBackItsMemory: a connection whose flow was never opened keeps
+// nothing of its budget when it is closed, neither what was written before that nor
+// what a Bind comes too late for. Behind a flow that was opened, what was written
+// still goes out.
+func TestDatagramConnGivesBackItsMemory(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		before, late bool // the flow is opened before Close, after it
+		sent         int  // datagrams that go out
+	}{
+		{"never opened", false, false, 0},
+		{"opened too late", false, true, 0},
+		{"opened", true, false, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			budget := tunnel.NewBudget(nil, 1<<20)
+			conn, ep := tunnel.NewDatagramConnWithin(budget, someAddr, someAddr)
+			if c.before {
+				ep.Bind(deafReadiness{})
+			}
+			for range 3 {
+				if _, err := conn.Write(make([]byte, 9000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if budget.Used() < 27000 {
+				t.Fatalf("%d bytes are charged: nothing is tried", budget.Used())
+			}
+			_ = conn.Close()
+			if c.late {
+				ep.Bind(deafReadiness{})
+			}
+			sent := 0
+			if c.before || c.late {
+				buf := make([]byte, tunnel.MaxDatagram)
+				var err error
+				for {
+					if _, err = ep.TryRead(buf); err != nil {
+						break
+					}
+					sent++
+				}
+				if tunnel.CodeOf(err) != framecodec.CodeCancelled {
+					t.Errorf("the flow ends with %v, want cancelled", err)
+				}
+			}
+			if sent != c.sent {
+				t.Errorf("%d datagrams go out, want %d", sent, c.sent)
+			}
+			if used := budget.Used(); used != 0 {
+				t.Errorf("%d bytes stay charged", used)
+			}
+		})
+	}
+}
+
+// deafReadiness has no use for signals.
+type deafReadiness struct{}
+
+func (deafReadiness) Readable() {}
+func (deafReadiness) Writable() {}
+
 // datagramPump is a pump that gives datagrams until it is empty.
 type datagramPump struct{ pump }
 

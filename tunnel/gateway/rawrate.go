@@ -8,8 +8,9 @@ import (
 )
 
 // SetRates changes how many bytes a second raw channels may carry: r's buckets are
-// shared with the tunnel's session, r.Stream is of each channel. The next piece of
-// each channel counts by it. It is safe for concurrent use.
+// shared with the tunnel's session, r.Stream is of each channel. Each direction of
+// a channel counts by it from the next message or read on: one that waits with a
+// piece of the last goes on by the rates of before. It is safe for concurrent use.
 func (e *Exit) SetRates(r tunnel.Rates) {
 	if r == (tunnel.Rates{}) {
 		e.rates.Store(nil)

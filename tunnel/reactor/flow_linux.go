@@ -37,7 +37,7 @@ func (r *Reactor) adoptDatagrams(c *net.UDPConn, watch chan struct{}) (tunnel.En
 // dropped: half of one would pass for a whole one.
 func (f *flow) TryRead(p []byte) (int, error) {
 	if !f.acquire() {
-		return 0, net.ErrClosed
+		return 0, errFailed
 	}
 	defer f.release()
 	for {
@@ -76,7 +76,7 @@ func (f *flow) failure() error {
 // TryWrite implements tunnel.Endpoint.
 func (f *flow) TryWrite(p []byte) (int, error) {
 	if !f.acquire() {
-		return 0, net.ErrClosed
+		return 0, errFailed
 	}
 	defer f.release()
 	if err := f.failure(); err != nil {
@@ -111,7 +111,7 @@ func (f *flow) TryWrite(p []byte) (int, error) {
 // Broken implements tunnel.Breaker.
 func (f *flow) Broken() error {
 	if !f.acquire() {
-		return net.ErrClosed
+		return errFailed
 	}
 	defer f.release()
 	if errno := f.takeError(); toldByPeer(errno) {

@@ -420,6 +420,15 @@ func TestFlowPanic(t *testing.T) {
 			_, err := ep.TryRead(make([]byte, room))
 			return errors.Is(err, net.ErrClosed)
 		})
+		saysInternal(t, ep)
+		select { // it is told again, so that a flow that only waits finds out
+		case v := <-caught:
+			if v != "boom" {
+				t.Fatal(v)
+			}
+		case <-time.After(patience):
+			t.Fatal("it is not told that it has ended")
+		}
 	})
 }
 

@@ -119,7 +119,7 @@ func (f *portableFlow) TryRead(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return 0, net.ErrClosed
+		return 0, errFailed
 	}
 	for f.in.Len() > 0 {
 		b := f.in.Front()
@@ -143,7 +143,7 @@ func (f *portableFlow) TryWrite(p []byte) (int, error) {
 	defer f.mu.Unlock()
 	switch {
 	case f.closed:
-		return 0, net.ErrClosed
+		return 0, errFailed
 	case f.err != nil:
 		return 0, f.err
 	}
@@ -163,7 +163,7 @@ func (f *portableFlow) Broken() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return net.ErrClosed
+		return errFailed
 	}
 	return f.err
 }

@@ -22,23 +22,23 @@ type cable struct {
 	client    atomic.Pointer[netip.AddrPort]
 	check     atomic.Pointer[[]byte] // the client's last one
 	cut, mute atomic.Bool            // nothing passes; only STUN does
-	rebind    func()                 // has the gateway see another port from now on, as a NAT does that has forgotten
+	moveTo    func(port int)         // has the gateway see another port from now on, as a NAT does that has forgotten; 0: a new one
 	wg        sync.WaitGroup
 }
 
 func newCable(t *testing.T, gateway netip.AddrPort) *cable {
 	t.Helper()
-	open := func() *net.UDPConn {
-		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: home})
+	open := func(port int) *net.UDPConn {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: home, Port: port})
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = c.SetReadBuffer(4 << 20)
 		return c
 	}
-	c := &cable{front: open(), gateway: gateway}
-	c.rebind = func() {
-		back := open()
+	c := &cable{front: open(0), gateway: gateway}
+	c.moveTo = func(port int) {
+		back := open(port)
 		if old := c.back.Swap(back); old != nil {
 			_ = old.Close()
 		}
@@ -50,7 +50,7 @@ func newCable(t *testing.T, gateway netip.AddrPort) *cable {
 			})
 		})
 	}
-	c.rebind()
+	c.moveTo(0)
 	c.wg.Go(func() {
 		pump(c.front, func(p []byte, from netip.AddrPort) {
 			c.client.Store(&from)
@@ -70,6 +70,12 @@ func newCable(t *testing.T, gateway netip.AddrPort) *cable {
 	})
 	return c
 }
+
+// rebind has the gateway see a new port.
+func (c *cable) rebind() { c.moveTo(0) }
+
+// port is what the gateway sees now.
+func (c *cable) port() int { return c.back.Load().LocalAddr().(*net.UDPAddr).Port }
 
 func (c *cable) passes(p []byte) bool {
 	return !c.cut.Load() && (udp.IsSTUN(p) || !c.mute.Load())

@@ -1,13 +1,11 @@
 package rtc
 
 import (
-	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/pion/ice/v4"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -268,99 +266,6 @@ func watchful(t *testing.T) (*cable, *pair) {
 	p := connectThrough(t, g, testDialer(DialerConfig{Timeouts: quick}), c)
 	through(t, p, "before")
 	return c, p
-}
-
-// TestRebinding: a client whose NAT gives it another port is followed there, again
-// and again.
-func TestRebinding(t *testing.T) {
-	c, p := watchful(t)
-	for range 3 {
-		c.rebind()
-		start := time.Now()
-		through(t, p, "after the change")
-		// Two keep-alives of silence, the next check, and SCTP's next attempt.
-		if d := time.Since(start); d > 5*time.Second {
-			t.Errorf("the client is followed after %v", d)
-		}
-	}
-	if p.server.Err() != nil || p.client.Err() != nil {
-		t.Errorf("ended: %v, %v", p.server.Err(), p.client.Err())
-	}
-}
-
-// TestRebindingIsNotForOthers: whoever repeats a client's checks from elsewhere,
-// while the client is away, moves nothing: the answers to the gateway's own checks
-// do not come from there.
-func TestRebindingIsNotForOthers(t *testing.T) {
-	c, p := watchful(t)
-	pair := func() string {
-		selected, err := p.server.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
-		if err != nil || selected == nil {
-			t.Fatalf("no pair: %v", err)
-		}
-		return selected.Remote.String()
-	}
-	before := pair()
-	stranger, err := net.DialUDP("udp4", &net.UDPAddr{IP: home}, net.UDPAddrFromAddrPort(c.gateway))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stranger.Close()
-	c.cut.Store(true)
-	heard := false
-	for range 20 { // ten keep-alives of silence
-		if _, err := stranger.Write(*c.check.Load()); err != nil {
-			t.Fatal(err)
-		}
-		_ = stranger.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-		n, err := stranger.Read(make([]byte, 2048))
-		heard = heard || err == nil && n > 0
-		time.Sleep(50 * time.Millisecond) // of silence
-	}
-	if !heard {
-		t.Error("the gateway did not even answer: nothing was tried")
-	}
-	if now := pair(); now != before {
-		t.Errorf("the gateway went to %s from %s", now, before)
-	}
-	c.cut.Store(false)
-	through(t, p, "after it")
-}
-
-// TestRebindingNeedsSilenceAndAnAnswer holds the rule by itself.
-func TestRebindingNeedsSilenceAndAnAnswer(t *testing.T) {
-	candidate := func(port int) ice.Candidate {
-		c, err := ice.NewCandidatePeerReflexive(&ice.CandidatePeerReflexiveConfig{Network: "udp4", Address: "192.0.2.1", Port: port, Component: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	here, old, other := candidate(1), candidate(2), candidate(3)
-	silent := &ice.CandidatePair{Local: here, Remote: other}
-	answered := &ice.CandidatePair{Local: here, Remote: other}
-	answered.UpdateRoundTripTime(time.Millisecond) // counts an answer
-	r := &rebinding{}
-	take := func(remote ice.Candidate, pair *ice.CandidatePair) bool { return r.heard(nil, here, remote, pair) }
-	if take(other, answered) {
-		t.Error("taken before any pair is selected")
-	}
-	r.selected(&webrtc.ICECandidatePair{Remote: &webrtc.ICECandidate{Address: "192.0.2.1", Port: 2}})
-	if take(old, answered) {
-		t.Error("the selected one is taken again")
-	}
-	if r.silence = time.Hour; take(other, answered) {
-		t.Error("taken although the selected one was not silent for long")
-	}
-	if r.silence = 0; take(other, silent) {
-		t.Error("taken although it has answered nothing")
-	}
-	if !take(other, answered) {
-		t.Error("not taken")
-	}
-	if take(other, answered) {
-		t.Error("taken twice")
-	}
 }
 
 // TestHandlerPanic: a panic in a handler ends that peer and nothing else.
