@@ -208,7 +208,11 @@ func (w *wrapped) NetConn() net.Conn {
 
 // refuseShort resets a connection for which there is no room.
 func (e *Entry) refuseShort(cx *layer4.Connection) {
-	processMetrics.streamsOpened.WithLabelValues(sideClient, kindLabel(e.target.Kind), framecodec.CodeOverloaded.String()).Inc()
+	kind := e.target.Kind
+	if e.SOCKS5 != nil {
+		kind = tunnel.KindTCP // what its client would have asked for
+	}
+	processMetrics.streamsOpened.WithLabelValues(sideClient, kindLabel(kind), framecodec.CodeOverloaded.String()).Inc()
 	e.logFailure(cx, e.target, tunnel.Errorf(framecodec.CodeOverloaded, "this process is short of descriptors: raise its limit (ulimit -n, LimitNOFILE=)"))
 	resetOnClose(cx)
 }
