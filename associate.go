@@ -35,7 +35,7 @@ type association struct {
 func newAssociation(socket *net.UDPConn, open func(context.Context, tunnel.Target, tunnel.Endpoint) error,
 	failed func(tunnel.Target, error), guard func(func())) *association {
 	a := &association{socket: socket, flows: flowTable[string]{
-		most: maxAssociated, open: open, failed: func(_ string, t tunnel.Target, err error) { failed(t, err) }, guard: guard,
+		room: make(flowRoom, maxAssociated), open: open, failed: func(_ string, t tunnel.Target, err error) { failed(t, err) }, guard: guard,
 	}}
 	a.flows.init()
 	return a
