@@ -75,7 +75,10 @@ func (a *association) serve(control net.Conn, request socks5.Request) {
 	// An address that the client says is its own is not looked at: behind NAT it
 	// cannot know, and it must be the one of the TCP connection.
 	a.from = netip.AddrPortFrom(addressOf(control.RemoteAddr()), request.Port)
-	a.wg.Go(func() { a.flows.guard(a.receive) })
+	a.wg.Go(func() {
+		defer control.Close() // behind a panic: nobody reads the socket, and the client is told
+		a.flows.guard(a.receive)
+	})
 	_, _ = io.Copy(io.Discard, control)
 	_ = a.socket.Close()
 	a.flows.close()

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 )
 
@@ -75,7 +76,14 @@ func (t *flowTable[K]) add(key K, target tunnel.Target, answer func(p []byte)) *
 	t.flows[key] = conn
 	t.wg.Go(func() {
 		defer t.forget(key)
-		t.guard(func() { t.carry(key, target, conn, ep, answer) })
+		carried := false
+		t.guard(func() {
+			t.carry(key, target, conn, ep, answer)
+			carried = true
+		})
+		if !carried {
+			abandon(conn, ep)
+		}
 	})
 	return conn
 }
@@ -91,6 +99,13 @@ func (t *flowTable[K]) carry(key K, target tunnel.Target, conn *tunnel.DatagramC
 		return
 	}
 	_ = conn.Each(answer)
+}
+
+// abandon ends a flow behind a panic. It may have come to no session, and then nobody
+// else gives back what waits in it.
+func abandon(conn *tunnel.DatagramConn, ep tunnel.Endpoint) {
+	_ = conn.Close()
+	ep.Close(framecodec.CodeInternal)
 }
 
 func (t *flowTable[K]) forget(key K) {
