@@ -259,7 +259,12 @@ type health struct {
 // health answers GET /health: 503 when no new tunnel can be had.
 func (*Admin) health(w http.ResponseWriter, _ *http.Request) error {
 	var unavailable, degraded []string
-	for _, h := range runningHubs() {
+	hubs := runningHubs()
+	waiting := func(h *hub) bool { return h.current() == nil }
+	if slices.ContainsFunc(hubs, func(h *hub) bool { return !waiting(h) }) {
+		hubs = slices.DeleteFunc(hubs, waiting) // a reload that changes listen: what starts takes nothing from what serves
+	}
+	for _, h := range hubs {
 		un, de := h.health()
 		unavailable, degraded = append(unavailable, un...), append(degraded, de...)
 	}

@@ -19,8 +19,7 @@ func (*Admin) addBlock(w http.ResponseWriter, r *http.Request) error {
 	if err := readJSON(w, r, &q); err != nil {
 		return err
 	}
-	h, _, err := endpointNamed(q.Endpoint)
-	if err != nil {
+	if _, _, err := endpointNamed(q.Endpoint); err != nil {
 		return err
 	}
 	b := identityBlock{Endpoint: q.Endpoint, Identity: q.Identity, Until: q.Until, Since: time.Now().UTC().Truncate(time.Second)}
@@ -30,7 +29,16 @@ func (*Admin) addBlock(w http.ResponseWriter, r *http.Request) error {
 	case b.over(time.Now()):
 		return apiError(http.StatusBadRequest, errors.New("until is over already"))
 	}
-	if err := h.ledger.addBlock(r.Context(), b); err != nil {
+	err := errNoStorage
+	for _, h := range runningHubs() { // each has to know: a hub that waits for its next look lets the identity in until then
+		switch e := h.ledger.addBlock(r.Context(), b); {
+		case e == nil:
+			err = nil
+		case !errors.Is(e, errNoStorage): // that of a configuration which is still starting reads it when it has
+			return apiError(http.StatusInternalServerError, e)
+		}
+	}
+	if err != nil {
 		return apiError(http.StatusInternalServerError, err)
 	}
 	return writeJSON(w, http.StatusCreated, b)

@@ -188,6 +188,7 @@ func TestAdminBeforeStart(t *testing.T) {
 		{"GET", "/webrtc_tunnel/blocks", 200},
 		{"DELETE", "/webrtc_tunnel/blocks?endpoint=gw&identity=bob", 404},
 		{"POST", "/webrtc_tunnel/drain", 202},
+		{"GET", "/webrtc_tunnel/health", 503},
 	} {
 		t.Run(test.method+" "+test.url, func(t *testing.T) {
 			defer func() {
@@ -202,5 +203,23 @@ func TestAdminBeforeStart(t *testing.T) {
 	}
 	if h.draining.Load() {
 		t.Error("the configuration that is starting is drained")
+	}
+}
+
+// TestAdminHealthDuringReload: a configuration that is still starting, with another
+// listen, takes nothing from the one that serves.
+func TestAdminHealthDuringReload(t *testing.T) {
+	withHub(t, nil)
+	starting, err := acquireHub(listenAddress{"udp", "127.0.0.2:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if _, err := hubPool.Delete(starting.listen); err != nil {
+			t.Error(err)
+		}
+	}()
+	if status, body := adminCall(t, http.MethodGet, "/webrtc_tunnel/health", ""); status != 200 {
+		t.Errorf("%d %s, want 200", status, body)
 	}
 }

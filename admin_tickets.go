@@ -136,17 +136,19 @@ func (*Admin) listTickets(w http.ResponseWriter, r *http.Request) error {
 
 // revokeTicket answers DELETE /tickets/{id}.
 func (*Admin) revokeTicket(w http.ResponseWriter, r *http.Request) error {
-	id := r.PathValue("id")
+	id, found := r.PathValue("id"), false
 	if validTicketID(id) && id != "" {
-		for _, h := range runningHubs() {
-			switch found, err := h.ledger.revoke(r.Context(), id); {
-			case err != nil && !errors.Is(err, errNoStorage):
+		for _, h := range runningHubs() { // each has tunnels of its own to end
+			here, err := h.ledger.revoke(r.Context(), id)
+			if err != nil && !errors.Is(err, errNoStorage) {
 				return apiError(http.StatusInternalServerError, err)
-			case found:
-				w.WriteHeader(http.StatusNoContent)
-				return nil
 			}
+			found = found || here
 		}
 	}
-	return apiError(http.StatusNotFound, fmt.Errorf("no ticket %q", id))
+	if !found {
+		return apiError(http.StatusNotFound, fmt.Errorf("no ticket %q", id))
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }

@@ -35,7 +35,7 @@ type association struct {
 func newAssociation(socket *net.UDPConn, open func(context.Context, tunnel.Target, tunnel.Endpoint) error,
 	failed func(tunnel.Target, error), guard func(func())) *association {
 	a := &association{socket: socket, flows: flowTable[string]{
-		most: maxAssociated, open: open, failed: func(_ string, t tunnel.Target, err error) { failed(t, err) }, guard: guard,
+		room: make(flowRoom, maxAssociated), open: open, failed: func(_ string, t tunnel.Target, err error) { failed(t, err) }, guard: guard,
 	}}
 	a.flows.init()
 	return a
@@ -75,7 +75,10 @@ func (a *association) serve(control net.Conn, request socks5.Request) {
 	// An address that the client says is its own is not looked at: behind NAT it
 	// cannot know, and it must be the one of the TCP connection.
 	a.from = netip.AddrPortFrom(addressOf(control.RemoteAddr()), request.Port)
-	a.wg.Go(func() { a.flows.guard(a.receive) })
+	a.wg.Go(func() {
+		defer control.Close() // behind a panic: nobody reads the socket, and the client is told
+		a.flows.guard(a.receive)
+	})
 	_, _ = io.Copy(io.Discard, control)
 	_ = a.socket.Close()
 	a.flows.close()

@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/culvertgate/culvert/framecodec"
+	"github.com/culvertgate/culvert/tunnel/signal"
 )
 
 // slowStorage is memory whose next Load of a record is held up behind its read.
@@ -88,7 +91,7 @@ func TestBlockBesideALook(t *testing.T) {
 }
 
 // TestBlocksOfTwoHubs: while a reload changes `listen` there are two hubs with one
-// storage: what both know is listed once, and taken back in both.
+// storage: what both know is listed once, taken back in both, and made in both.
 func TestBlocksOfTwoHubs(t *testing.T) {
 	st := &slowStorage{m: map[string][]byte{ledgerPrefix + blocksKey: []byte(`[{"endpoint":"gw","identity":"mallory"}]`)}}
 	var hubs []*hub
@@ -109,5 +112,44 @@ func TestBlocksOfTwoHubs(t *testing.T) {
 		if h.ledger.blocks.blocked("gw", "mallory") {
 			t.Errorf("hub %d keeps mallory out", i)
 		}
+	}
+	if status, body := adminCall(t, "POST", "/webrtc_tunnel/blocks", `{"endpoint":"gw","identity":"trent"}`); status != 201 {
+		t.Errorf("made: %d %s", status, body)
+	}
+	for i, h := range hubs {
+		if !h.ledger.blocks.blocked("gw", "trent") {
+			t.Errorf("hub %d lets trent in", i)
+		}
+	}
+}
+
+// TestRevocationInTwoHubs: it ends the tunnels of both.
+func TestRevocationInTwoHubs(t *testing.T) {
+	const id = "abcdefgh"
+	st := &slowStorage{m: map[string][]byte{ledgerPrefix + ticketKey(id): []byte(`{"id":"` + id + `","endpoint":"gw","target":"ssh","uses":2}`)}}
+	state := &endpointState{name: "gw", policy: denyAll}
+	var tunnels []*gatewayTunnel
+	for _, address := range []string{"127.0.0.1:0", "127.0.0.2:0"} {
+		h := hubAt(t, listenAddress{"udp", address}, map[string]*endpointState{"gw": state}, st)
+		g := h.newTunnel(state, signal.Caller{Identity: ticketPrefix + id}, signal.Offer{})
+		g.ticket = "ssh"
+		if err := h.tunnels.add(g, 1); err != nil {
+			t.Fatal(err)
+		}
+		tunnels = append(tunnels, g)
+		go func() { // as run does
+			<-g.closing
+			close(g.gone)
+		}()
+	}
+	if status, body := adminCall(t, "DELETE", "/webrtc_tunnel/tickets/"+id, ""); status != 204 {
+		t.Errorf("%d %s", status, body)
+	}
+	for i, g := range tunnels {
+		g.mu.Lock()
+		if !g.isClosing || g.closeCode != framecodec.CodeClosedByAdmin {
+			t.Errorf("the tunnel of hub %d goes on, or ends with %v", i, g.closeCode)
+		}
+		g.mu.Unlock()
 	}
 }

@@ -340,6 +340,7 @@ func permanent(err error) bool {
 	switch tunnel.CodeOf(err) {
 	case framecodec.CodeUnauthenticated, framecodec.CodeNotAllowed, framecodec.CodeForbiddenOrigin,
 		framecodec.CodeNotFound, framecodec.CodeMethodNotAllowed, framecodec.CodeUnknownTarget,
+		framecodec.CodeTicketInvalid, framecodec.CodeTicketExpired, // not ticket_used: a use may be given back
 		framecodec.CodeProtocolError: // not a gateway: Caddy answers 200 where it has no route
 		return true
 	default:

@@ -1,8 +1,10 @@
 package culvert
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/culvertgate/culvert/framecodec"
@@ -94,5 +96,33 @@ func TestCommandTicket(t *testing.T) {
 		if err := c.wait(t); err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "canary") {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
+	}
+}
+
+// TestCommandTicketNotTaken: a ticket that was revoked, or is over, ends the command;
+// one that is used up does not, for a use of which no tunnel came is given back.
+func TestCommandTicketNotTaken(t *testing.T) {
+	g := commandGateway(t)
+	var code atomic.Value
+	g.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, `{"status":403,"code":%q}`, code.Load())
+		return true
+	})
+	args := []string{"connect", "--ticket-file", secretFile(t, g.URL()+"#ticket=t"), "--listen", "0"}
+	for _, final := range []framecodec.Code{framecodec.CodeTicketInvalid, framecodec.CodeTicketExpired} {
+		code.Store(final.String())
+		c := start(t, nil, args...)
+		if err := c.wait(t); tunnel.CodeOf(err) != final {
+			t.Errorf("%v: it ended with %v", final, err)
+		}
+	}
+	code.Store(framecodec.CodeTicketUsed.String())
+	c := start(t, nil, args...)
+	c.says(t, "ticket_used.*trying again")
+	c.cancel()
+	if err := c.wait(t); err != nil {
+		t.Error(err)
 	}
 }

@@ -15,9 +15,10 @@ import (
 	"github.com/culvertgate/culvert/tunnel"
 )
 
-// maxForwarded is how many clients a forward of datagrams has flows for at a time:
-// as many as a tunnel may have streams, by default.
-const maxForwarded = 4096
+// maxForwarded is how many flows all forwards of datagrams of a command have at a
+// time: a quarter of the streams that a tunnel may have by default, so that clients of
+// one forward leave room for the others, and for connections.
+const maxForwarded = 1024
 
 // datagramForward is a local UDP socket and a flow for each address that sends to
 // it. One goroutine reads the socket and waits for no flow. It ends with stop.
@@ -25,20 +26,22 @@ type datagramForward struct {
 	console *console
 	socket  *net.UDPConn
 	target  tunnel.Target
+	room    flowRoom                  // of all forwards of the command
 	flows   flowTable[netip.AddrPort] // by client
 	wg      sync.WaitGroup
 	refused rate.Sometimes // a client may send for ever, from one port after the other
 	full    rate.Sometimes
 }
 
-// listenDatagrams opens the socket of a forward; serve serves it.
-func listenDatagrams(console *console, f forward) (*datagramForward, error) {
+// listenDatagrams opens the socket of a forward, which shares room with others;
+// serve serves it.
+func listenDatagrams(console *console, f forward, room flowRoom) (*datagramForward, error) {
 	socket, err := f.listenUDP()
 	if err != nil {
 		return nil, err
 	}
 	return &datagramForward{
-		console: console, socket: socket, target: f.target,
+		console: console, socket: socket, target: f.target, room: room,
 		refused: rate.Sometimes{First: 3, Interval: 10 * time.Second}, full: rate.Sometimes{Interval: time.Minute},
 	}, nil
 }
@@ -46,7 +49,7 @@ func listenDatagrams(console *console, f forward) (*datagramForward, error) {
 // serve begins to carry datagrams, with flows of o.
 func (d *datagramForward) serve(o opener) {
 	d.flows = flowTable[netip.AddrPort]{
-		most: maxForwarded,
+		room: d.room,
 		open: func(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) error {
 			ctx, cancel := context.WithTimeout(ctx, openTime)
 			defer cancel()
@@ -85,7 +88,7 @@ func (d *datagramForward) flow(from netip.AddrPort) *tunnel.DatagramConn {
 	conn := d.flows.add(from, d.target, func(p []byte) { _, _ = d.socket.WriteToUDPAddrPort(p, from) })
 	if conn == nil && d.flows.ctx.Err() == nil {
 		d.full.Do(func() {
-			d.console.say("udp/%s: %s clients have flows, which is the most: datagrams of others are dropped until one ends (--udp-idle says when)",
+			d.console.say("udp/%s: %s clients of forwards have flows, which is the most: datagrams of others are dropped until one ends (--udp-idle says when)",
 				d.socket.LocalAddr(), humanize.Comma(maxForwarded))
 		})
 	}

@@ -1,10 +1,12 @@
 package culvert
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -150,7 +152,7 @@ func TestFlowTable(t *testing.T) {
 	var opened, failed atomic.Int32
 	answers := make(chan string, 10)
 	table := flowTable[string]{
-		most: 3,
+		room: make(flowRoom, 3),
 		open: func(ctx context.Context, target tunnel.Target, ep tunnel.Endpoint) error {
 			opened.Add(1)
 			switch target.Host {
@@ -212,5 +214,55 @@ func TestFlowTable(t *testing.T) {
 	table.close()
 	if add("y", "open") != nil || len(table.flows) != 0 || failed.Load() != 1 || opened.Load() != 4 {
 		t.Errorf("closed: %d flows, %d opened, %d refused", len(table.flows), opened.Load(), failed.Load())
+	}
+}
+
+// silentOpener never gets an answer.
+type silentOpener struct{}
+
+func (silentOpener) OpenEndpoint(ctx context.Context, _ tunnel.Target, ep tunnel.Endpoint) (*tunnel.Stream, error) {
+	<-ctx.Done()
+	ep.Close(framecodec.CodeCancelled)
+	return nil, ctx.Err()
+}
+
+// TestForwardsShareFlows: all forwards of a command have flows for so many clients
+// together, which leaves most of a tunnel's streams to connections.
+func TestForwardsShareFlows(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	var limits EndpointLimits
+	limits.applyDefaults()
+	if maxForwarded > limits.StreamsPerTunnel/2 {
+		t.Errorf("forwards of datagrams may take %d of %d streams", maxForwarded, limits.StreamsPerTunnel)
+	}
+	var said bytes.Buffer
+	dns := tunnel.Target{Kind: tunnel.KindNamedDatagram, Host: "dns"}
+	s, err := newLocalServer(&console{out: &said}, []forward{{"udp", "127.0.0.1:0", dns}, {"udp", "127.0.0.1:0", dns}}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.start(t.Context(), silentOpener{})
+	client := func(port int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(port)) //nolint:gosec // a small number
+	}
+	for i := range maxForwarded {
+		if s.datagrams[i%2].flow(client(i)) == nil {
+			t.Fatalf("there is no room for client %d", i)
+		}
+	}
+	for _, d := range s.datagrams {
+		if d.flow(client(maxForwarded)) != nil {
+			t.Error("there is room for one client more")
+		}
+		if d.flow(client(0)) == nil && d.flow(client(1)) == nil {
+			t.Error("clients that have a flow are turned away")
+		}
+	}
+	s.close()
+	if !strings.Contains(said.String(), "1,024 clients of forwards have flows") {
+		t.Errorf("it said %q", said.String())
+	}
+	if len(s.flows) != 0 {
+		t.Errorf("%d flows count at the end", len(s.flows))
 	}
 }

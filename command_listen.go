@@ -46,6 +46,7 @@ type localServer struct {
 
 	listeners []localListener
 	datagrams []*datagramForward
+	flows     flowRoom // of datagrams
 	socks     bool
 }
 
@@ -61,7 +62,7 @@ func newLocalServer(console *console, forwards []forward, socks bool) (*localSer
 	if err != nil {
 		return nil, err
 	}
-	s := &localServer{reactor: r, console: console, socks: socks}
+	s := &localServer{reactor: r, console: console, socks: socks, flows: make(flowRoom, maxForwarded)}
 	s.associating, s.disassociate = context.WithCancel(context.Background())
 	for _, f := range forwards {
 		if err := s.listen(f); err != nil {
@@ -74,7 +75,7 @@ func newLocalServer(console *console, forwards []forward, socks bool) (*localSer
 
 func (s *localServer) listen(f forward) error {
 	if f.datagrams() {
-		d, err := listenDatagrams(s.console, f)
+		d, err := listenDatagrams(s.console, f, s.flows)
 		if err == nil {
 			s.datagrams = append(s.datagrams, d)
 		}

@@ -130,7 +130,7 @@ func (e *Entry) Handle(cx *layer4.Connection, _ layer4.Handler) error {
 	if udp {
 		return e.serveDatagrams(cx)
 	}
-	if descriptorsShort((&wrapped{cx}).NetConn()) {
+	if descriptorsShort(cx) {
 		e.refuseShort(cx)
 		return nil
 	}
@@ -142,9 +142,7 @@ func (e *Entry) Handle(cx *layer4.Connection, _ layer4.Handler) error {
 	defer cancel()
 	if err := e.env.wait(ctx); err != nil {
 		e.logFailure(cx, e.target, err)
-		if tcp, ok := cx.Conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // a reset: an end in order would look like an answer
-		}
+		resetOnClose(cx)
 		return nil
 	}
 	local, err := e.adopt(cx, cx)
@@ -210,10 +208,37 @@ func (w *wrapped) NetConn() net.Conn {
 
 // refuseShort resets a connection for which there is no room.
 func (e *Entry) refuseShort(cx *layer4.Connection) {
-	processMetrics.streamsOpened.WithLabelValues(sideClient, kindLabel(e.target.Kind), framecodec.CodeOverloaded.String()).Inc()
+	kind := e.target.Kind
+	if e.SOCKS5 != nil {
+		kind = tunnel.KindTCP // what its client would have asked for
+	}
+	processMetrics.streamsOpened.WithLabelValues(sideClient, kindLabel(kind), framecodec.CodeOverloaded.String()).Inc()
 	e.logFailure(cx, e.target, tunnel.Errorf(framecodec.CodeOverloaded, "this process is short of descriptors: raise its limit (ulimit -n, LimitNOFILE=)"))
-	if tcp, ok := cx.Conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // a reset: an end in order would look like an answer
+	resetOnClose(cx)
+}
+
+// resetOnClose makes a reset of layer4's close: an end in order would look like an
+// answer.
+func resetOnClose(conn net.Conn) {
+	for ; conn != nil; conn = insideOf(conn) {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+	}
+}
+
+// insideOf returns the connection that another one is made of; nil: none that can be
+// seen.
+func insideOf(conn net.Conn) net.Conn {
+	switch conn := conn.(type) {
+	case *layer4.Connection:
+		return conn.Conn
+	case interface{ NetConn() net.Conn }: // TLS, for one
+		return conn.NetConn()
+	case interface{ Raw() net.Conn }: // PROXY protocol
+		return conn.Raw()
+	default:
+		return nil
 	}
 }
 

@@ -21,12 +21,8 @@ const (
 // nothing for lack of them, and nobody is told. The system hands out the lowest
 // number that is free (POSIX.1-2024, 2.6): so many are in use at least.
 func descriptorsShort(conn net.Conn) bool {
-	for {
-		inner, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		conn = inner.NetConn()
+	for inner := insideOf(conn); inner != nil; inner = insideOf(conn) {
+		conn = inner
 	}
 	sc, ok := conn.(syscall.Conn)
 	if !ok {

@@ -218,19 +218,9 @@ func (e *Entry) reply(cx *layer4.Connection, r socks5.Reply, bound netip.AddrPor
 // fromLoopback reports whether a connection comes from this machine, at every
 // layer that can be seen: a PROXY header is what its sender says of itself.
 func fromLoopback(c net.Conn) bool {
-	for c != nil {
+	for ; c != nil; c = insideOf(c) {
 		if !isLoopback(c.RemoteAddr()) {
 			return false
-		}
-		switch inner := c.(type) {
-		case *layer4.Connection:
-			c = inner.Conn
-		case interface{ NetConn() net.Conn }: // TLS, for one
-			c = inner.NetConn()
-		case interface{ Raw() net.Conn }: // PROXY protocol
-			c = inner.Raw()
-		default:
-			return true
 		}
 	}
 	return true

@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"github.com/mholt/caddy-l4/layer4"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
+	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/socks5"
 	"github.com/culvertgate/culvert/tunnel"
 )
@@ -107,5 +109,19 @@ func TestConnectionBeforeStart(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestShortSOCKSCountsAsTCP: a SOCKS client that is refused before it could ask for
+// anything counts as what it would have asked for; README lists no other kind.
+func TestShortSOCKSCountsAsTCP(t *testing.T) {
+	h := newHub(listenAddress{"udp", "127.0.0.1:0"})
+	e := &Entry{Remote: "office", hub: h, SOCKS5: new(SOCKS5)}
+	counter := processMetrics.streamsOpened.WithLabelValues(sideClient, "tcp", framecodec.CodeOverloaded.String())
+	before := testutil.ToFloat64(counter)
+	_, server := accepted(t)
+	e.refuseShort(layer4.WrapConnection(server, nil, zap.NewNop()))
+	if n := testutil.ToFloat64(counter) - before; n != 1 {
+		t.Errorf("%v count as tcp, want 1", n)
 	}
 }

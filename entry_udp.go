@@ -74,9 +74,16 @@ func (e *Entry) serveDatagrams(cx *layer4.Connection) error {
 	go func() {
 		defer close(answered)
 		defer func() { _ = cx.SetReadDeadline(time.Now().Add(-time.Minute)) }() // layer4 counts in seconds
+		carried := false
+		defer func() {
+			if !carried {
+				abandon(conn, ep)
+			}
+		}()
 		defer e.hub.recoverEntry()
 		faultpoint.Here(faultpoint.EntryDatagrams)
 		e.answerDatagrams(ctx, cx, conn, ep)
+		carried = true
 	}()
 	buf := make([]byte, maxUDP)
 	for {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/tunnel"
 )
 
@@ -17,7 +18,7 @@ const refusedFor = time.Second
 // answers; it ends with the flow, when the table is closed at the latest. All
 // methods are safe for concurrent use.
 type flowTable[K comparable] struct {
-	most   int // flows at a time
+	room   flowRoom
 	open   func(context.Context, tunnel.Target, tunnel.Endpoint) error
 	failed func(K, tunnel.Target, error)
 	guard  func(func())   // runs f and survives its panic, if it should
@@ -31,6 +32,22 @@ type flowTable[K comparable] struct {
 	ended bool                       // guarded by mu
 	flows map[K]*tunnel.DatagramConn // guarded by mu
 }
+
+// flowRoom is how many flows there may be at a time; tables may share one. It has a
+// token for each flow. Safe for concurrent use.
+type flowRoom chan struct{}
+
+// take reports whether there is room for one more, which is taken then.
+func (r flowRoom) take() bool {
+	select {
+	case r <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (r flowRoom) give() { <-r }
 
 // init makes the table ready; its other fields are set.
 func (t *flowTable[K]) init() {
@@ -52,14 +69,21 @@ func (t *flowTable[K]) add(key K, target tunnel.Target, answer func(p []byte)) *
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	conn, known := t.flows[key]
-	if known || t.ended || len(t.flows) >= t.most {
+	if known || t.ended || !t.room.take() {
 		return conn
 	}
 	conn, ep := tunnel.NewDatagramConnWithin(t.memory, tunnel.Addr{Net: "webrtc", Text: "local"}, tunnel.Addr{Net: "webrtc", Text: target.String()})
 	t.flows[key] = conn
 	t.wg.Go(func() {
 		defer t.forget(key)
-		t.guard(func() { t.carry(key, target, conn, ep, answer) })
+		carried := false
+		t.guard(func() {
+			t.carry(key, target, conn, ep, answer)
+			carried = true
+		})
+		if !carried {
+			abandon(conn, ep)
+		}
 	})
 	return conn
 }
@@ -77,10 +101,18 @@ func (t *flowTable[K]) carry(key K, target tunnel.Target, conn *tunnel.DatagramC
 	_ = conn.Each(answer)
 }
 
+// abandon ends a flow behind a panic. It may have come to no session, and then nobody
+// else gives back what waits in it.
+func abandon(conn *tunnel.DatagramConn, ep tunnel.Endpoint) {
+	_ = conn.Close()
+	ep.Close(framecodec.CodeInternal)
+}
+
 func (t *flowTable[K]) forget(key K) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.flows, key)
+	t.room.give()
 }
 
 // close ends all flows, lets no new ones in, and waits for their goroutines.

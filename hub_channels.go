@@ -43,8 +43,7 @@ func (t *gatewayTunnel) onChannel(_ *rtc.Peer, ch *rtc.Channel) {
 	case protocol == protocolFlows && !ch.Ordered() && !ch.Reliable():
 		t.openDatagrams(ch)
 	case strings.HasPrefix(protocol, protocolRaw) && ch.Ordered() && ch.Reliable():
-		t.markConnected()
-		t.exit.Raw(ch, strings.TrimPrefix(protocol, protocolRaw))
+		t.openRaw(ch, strings.TrimPrefix(protocol, protocolRaw))
 	default:
 		t.refuseChannel(ch, "unknown protocol, ordering or reliability")
 	}
@@ -68,6 +67,16 @@ func (t *gatewayTunnel) openDatagrams(ch *rtc.Channel) {
 	if !waits && (s == nil || !s.AttachDatagrams(ch)) {
 		t.refuseChannel(ch, "a tunnel has one channel for datagrams, and none in dialect 1")
 	}
+}
+
+// openRaw serves a raw channel, unless the tunnel is ending: what it carried then
+// would be carried by a tunnel that counts as one that was never made.
+func (t *gatewayTunnel) openRaw(ch tunnel.Carrier, name string) {
+	if !t.markConnected() {
+		_ = ch.Close(framecodec.CodeTunnelClosed) // the tunnel's end comes next
+		return
+	}
+	t.exit.Raw(ch, name)
 }
 
 const noMemory = "no memory is left for another tunnel"
@@ -123,29 +132,43 @@ func (t *gatewayTunnel) openSession(ch *rtc.Channel) {
 	t.session = s
 	t.budget.Release(reserve)                  // the session has taken its own
 	processMetrics.traffic.add(s, sideGateway) // before anybody can see that it ended
+	first := t.connectLocked()                 // with the session: what it carries is a tunnel's that was made
 	early := t.early
 	t.early = nil
 	t.mu.Unlock()
 	if early != nil {
 		t.openDatagrams(early)
 	}
-	t.markConnected()
+	if first {
+		t.handshakeDone()
+	}
 	t.sessions <- s
 }
 
-// markConnected ends the handshake.
-func (t *gatewayTunnel) markConnected() {
+// markConnected ends the handshake; false: the tunnel is ending.
+func (t *gatewayTunnel) markConnected() bool {
 	t.mu.Lock()
-	first := !t.connected && !t.isClosing
-	t.connected = t.connected || first
-	if first {
-		processMetrics.traffic.addTunnel(t.exit) // before anybody can see that it ended
-	}
+	first, ending := t.connectLocked(), t.isClosing
 	t.mu.Unlock()
 	if first {
-		t.hub.handshakes.remove(t.handshake)
-		t.hub.tunnelOpened(t)
+		t.handshakeDone()
 	}
+	return !ending
+}
+
+// connectLocked notes that a channel is served, and reports whether it is the first.
+func (t *gatewayTunnel) connectLocked() (first bool) {
+	if t.connected || t.isClosing {
+		return false
+	}
+	t.connected = true
+	processMetrics.traffic.addTunnel(t.exit) // before anybody can see that it ended
+	return true
+}
+
+func (t *gatewayTunnel) handshakeDone() {
+	t.hub.handshakes.remove(t.handshake)
+	t.hub.tunnelOpened(t)
 }
 
 // accept is asked for each stream: what one tunnel may ask for first, then the

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/culvertgate/culvert/framecodec"
 	"github.com/culvertgate/culvert/internal/testkit"
 )
 
@@ -79,4 +80,25 @@ func TestTunnelOfRawChannelsOnly(t *testing.T) {
 	if _, n := m.sums(sideGateway); n != before {
 		t.Errorf("%d tunnels behind its end, want %d", n, before)
 	}
+}
+
+// TestRawChannelOfEndingTunnel: it is not served, for a tunnel that nothing was carried
+// by gives the use of its ticket back.
+func TestRawChannelOfEndingTunnel(t *testing.T) {
+	s := serve(t, nil)
+	g := &gatewayTunnel{hub: s.hub, endpoint: "gw", handshake: &handshake{}, closing: make(chan struct{})}
+	g.exit = s.hub.newExit(g)
+	g.close(framecodec.CodeClosedByAdmin, "")
+	page := newStill()
+	g.openRaw(page, "x")
+	if n := len(g.exit.Raws()); n != 0 || g.isConnected() {
+		t.Errorf("%d raw channels are served; connected: %v", n, g.isConnected())
+	}
+	select {
+	case <-page.closed:
+	default:
+		t.Error("the channel is left open")
+	}
+	g.exit.Close()
+	g.exit.Wait()
 }

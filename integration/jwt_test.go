@@ -27,7 +27,11 @@ func TestRulesForEachUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	site := string(regexp.MustCompile("(?s)```caddyfile\n(.*?)```").FindSubmatch(page)[1])
+	parts := regexp.MustCompile("(?s)```caddyfile\n\\{\n(.*?)\n\\}\n(.*?)```").FindStringSubmatch(string(page))
+	if parts == nil {
+		t.Fatal("the page has no Caddyfile with global options")
+	}
+	options, site := parts[1], parts[2]
 	key := make([]byte, 32)
 	_, _ = rand.Read(key)
 	file := filepath.Join(t.TempDir(), "jwt-key")
@@ -40,7 +44,7 @@ func TestRulesForEachUser(t *testing.T) {
 		}
 		site = strings.ReplaceAll(site, from, to)
 	}
-	start(t, global("", "")+site)
+	start(t, global("", options)+site)
 
 	token := func(key []byte, claims map[string]any) string {
 		t.Helper()

@@ -18,7 +18,8 @@ var help = []string{
 	"q, ctrl-c                        quit",
 	"",
 	"in: from the peer, out: towards it. A stream's wait: target (a dial, or the answer), credit (of",
-	"the peer), room (in the carrier), reader (the connection here takes nothing), data (nothing new).",
+	"the peer), room (in the carrier), rate (its limit), reader (the connection here takes nothing), data",
+	"(nothing new).",
 	"",
 	"any key goes back",
 }

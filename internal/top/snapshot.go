@@ -34,8 +34,9 @@ func Snapshot(ctx context.Context, cfg Config, out io.Writer) error {
 	return writeTable(out, t.rows, now)
 }
 
-// writeTable writes all columns, as wide as they need. No cell is empty, so that
-// scripts can count them.
+// writeTable writes all columns, as wide as they need. No cell is empty, so that the
+// eye finds its column. Programs cannot count them, for identities and numbers have
+// spaces: they ask the admin API.
 func writeTable(out io.Writer, rows []row, now time.Time) error {
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	texts := make([]string, 0, len(tunnelColumns))

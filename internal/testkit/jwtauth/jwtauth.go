@@ -1,7 +1,8 @@
 // Package jwtauth stands in for github.com/ggicci/caddy-jwt in tests, which the
 // proxy of modules of our CI does not have: the directive, the options and the
 // placeholders that docs/per-user-rules.md uses, over a real verification of the
-// signature and the times. It is in no build that is shipped.
+// signature and the times. Like the module it gives its directive no place in the
+// order of Caddy's. It is in no build that is shipped.
 package jwtauth
 
 import (
@@ -24,7 +25,6 @@ import (
 func init() {
 	caddy.RegisterModule(new(Provider))
 	httpcaddyfile.RegisterHandlerDirective("jwtauth", parse)
-	httpcaddyfile.RegisterDirectiveOrder("jwtauth", httpcaddyfile.Before, "basicauth")
 }
 
 // Provider verifies the bearer's token.
