@@ -40,6 +40,7 @@ type hub struct {
 	running bool           // clock and events run; guarded by mu
 	net     transport      // guarded by mu
 	newest  atomic.Pointer[environment]
+	judged  []*judgement // oldest first; guarded by mu
 
 	reactor      *reactor.Reactor // from the first attach or open on
 	pool         *gateway.Pool    // dial bounds of the process
@@ -280,31 +281,6 @@ func (h *hub) applyLocked() {
 	h.memory.SetLimit(env.limits.Memory)
 	h.identities.setLimit(env.limits.MemoryPerIdentity)
 	h.newest.Store(env)
-}
-
-// recheck judges tunnels and their streams by a configuration.
-func (h *hub) recheck(env *environment) {
-	later := false
-	for _, t := range h.tunnels.all() {
-		t.recheck(env)
-		s := env.endpoints[t.endpoint]
-		later = later || s != nil && s.onReload == reloadDrain
-	}
-	if later {
-		time.AfterFunc(time.Duration(env.timeouts.Drain), func() { h.recheckLate(env) })
-	}
-}
-
-// recheckLate ends what endpoints with `on_reload drain` refused in env, once it has had
-// the time to finish, unless it is allowed again. What only a later configuration
-// refuses has a time of its own. Behind the hub's end there is no tunnel left to judge.
-func (h *hub) recheckLate(env *environment) {
-	for _, t := range h.tunnels.all() {
-		then, now := env.endpoints[t.endpoint], h.endpoint(t.endpoint)
-		if then != nil && then.onReload == reloadDrain && now != nil && now.onReload == reloadDrain {
-			t.cut(then.policy, now.policy)
-		}
-	}
 }
 
 // closeUnused closes the socket when no attached configuration has an endpoint.

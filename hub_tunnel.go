@@ -267,10 +267,10 @@ func (t *gatewayTunnel) recheck(env *environment) {
 	}
 }
 
-// cut ends the streams that a policy refused then and another one does now.
-func (t *gatewayTunnel) cut(then, now *policy.Policy) {
-	t.exit.Recheck(now, then)
-	t.cutReverse(now, then)
+// cut ends the streams that each of some policies refuses; there is one at least.
+func (t *gatewayTunnel) cut(policies []*policy.Policy) {
+	t.exit.Recheck(policies[0], policies[1:]...)
+	t.cutReverse(policies...)
 }
 
 // limitOpens sets how many streams a second the client may ask for; 0: as many as
