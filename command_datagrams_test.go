@@ -243,7 +243,7 @@ func TestForwardsShareFlows(t *testing.T) {
 	}
 	s.start(t.Context(), silentOpener{})
 	client := func(port int) netip.AddrPort {
-		return netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(port)) //nolint:gosec // a small number
+		return netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(port))
 	}
 	for i := range maxForwarded {
 		if s.datagrams[i%2].flow(client(i)) == nil {

@@ -42,7 +42,7 @@ func fewDescriptors(t *testing.T, conn syscall.Conn) (restore func()) {
 		t.Fatal(err)
 	}
 	few := was
-	few.Cur = uint64(next) + leastReserve/2 //nolint:gosec // a descriptor is not negative
+	few.Cur = uint64(next) + leastReserve/2
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,8 @@ func (h *hub) recheckLate(j *judgement) {
 // policiesSince returns an endpoint's policies in judgements and now; none if one of
 // these is not with `on_reload drain`, and so ends nothing late.
 func (h *hub) policiesSince(endpoint string, since []*judgement) (list []*policy.Policy) {
-	states := []*endpointState{h.endpoint(endpoint)}
+	states := make([]*endpointState, 1, 1+len(since))
+	states[0] = h.endpoint(endpoint)
 	for _, j := range since {
 		states = append(states, j.env.endpoints[endpoint])
 	}
