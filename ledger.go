@@ -17,7 +17,8 @@ import (
 // What has to survive a restart, and to hold for all gateways that share it, is in
 // Caddy's storage: who is kept out, how many bytes each identity had today, how
 // often a ticket was used. Storage may be a slow service, so nothing but the requests
-// of who shows a ticket waits for it: the rest is looked at by one goroutine of the hub.
+// of who shows a ticket waits for it, and the end of a tunnel that was never made, which
+// gives its ticket's use back: the rest is looked at by one goroutine of the hub.
 const (
 	ledgerPrefix  = "webrtc_tunnel/"
 	ledgerEvery   = 30 * time.Second // how often gateways that share storage hear of each other

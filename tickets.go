@@ -1,6 +1,7 @@
 package culvert
 
 import (
+	"cmp"
 	"context"
 	cryptorand "crypto/rand"
 	"crypto/sha256"
@@ -276,25 +277,26 @@ func (l *ledger) eachTicket(ctx context.Context, storage certmagic.Storage, f fu
 		return fmt.Errorf("listing tickets in storage: %w", err)
 	}
 	rand.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
-	var unread error
+	var unread error // the first
+	failed := 0
 	for _, key := range keys {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("reading tickets from storage: %w", err)
-		}
 		var r ticketRecord
-		if err := l.load(ctx, strings.TrimPrefix(key, ledgerPrefix), &r); err != nil {
-			unread = errors.Join(unread, err)
-			continue
-		}
-		if r.ID != "" {
+		err := l.load(ctx, strings.TrimPrefix(key, ledgerPrefix), &r)
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("reading tickets from storage: %w", ctx.Err())
+		case err != nil:
+			unread = cmp.Or(unread, err)
+			failed++
+		case r.ID != "":
 			f(r)
 		}
 	}
-	if unread == nil {
+	if failed == 0 {
 		return nil
 	}
 	if suppressed, ok := l.hub.warnings.allow("tickets"); ok {
-		l.hub.logger().Error("tickets in storage that cannot be read admit nobody; remove the file of one only when its time is over, for its count goes with it", zap.Error(unread), zap.Int("suppressed_before", suppressed))
+		l.hub.logger().Error("tickets in storage that cannot be read admit nobody; remove the file of one only when its time is over, for its count goes with it", zap.Int("tickets", failed), zap.NamedError("first", unread), zap.Int("suppressed_before", suppressed))
 	}
 	return nil
 }
