@@ -203,6 +203,9 @@ func (d *datagrams) next(st *Stream, buf *receiveBuf, room bool) (msg []byte, mo
 	n, err := st.ep.TryRead(payload)
 	switch {
 	case err == ErrWouldBlock: //nolint:errorlint // a sentinel that is never wrapped
+		if fl.out.Len() > 0 { // the room was used up before the queue was empty
+			d.awaitRoom(st)
+		}
 		return nil, false, nil
 	case err != nil:
 		return nil, false, d.s.brokenEndpoint(st, err)
@@ -212,11 +215,17 @@ func (d *datagrams) next(st *Stream, buf *receiveBuf, room bool) (msg []byte, mo
 		return d.frame(st, buf, n), true, nil
 	}
 	d.s.keepDatagram(fl, &fl.out, payload[:n])
-	if !fl.waitsRoom {
-		fl.waitsRoom = true
+	d.awaitRoom(st)
+	return nil, true, nil
+}
+
+// awaitRoom has a flow looked at when there is room; the caller holds the stream's
+// lock.
+func (d *datagrams) awaitRoom(st *Stream) {
+	if !st.flow.waitsRoom {
+		st.flow.waitsRoom = true
 		d.wait = append(d.wait, st)
 	}
-	return nil, true, nil
 }
 
 // frame puts the envelope around n bytes of payload, or drops what the peer does
