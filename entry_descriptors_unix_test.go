@@ -42,7 +42,7 @@ func fewDescriptors(t *testing.T, conn syscall.Conn) (restore func()) {
 		t.Fatal(err)
 	}
 	few := was
-	few.Cur = uint64(next) + leastReserve/2
+	set(&few.Cur, uint64(next)+leastReserve/2)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +52,9 @@ func fewDescriptors(t *testing.T, conn syscall.Conn) (restore func()) {
 		}
 	}
 }
+
+// set sets a limit, which is signed on FreeBSD.
+func set[T uint64 | int64](limit *T, n uint64) { *limit = T(n) }
 
 // TestEntriesLeaveDescriptors: a connection is reset when few are left, whatever
 // layer4's handlers before the entry have wrapped it in.
