@@ -233,7 +233,8 @@ func init() {
 		end := ends[r.side+" "+string(r.point)]
 		switch r.point { // where a tunnel, or a raw channel, is not had at the first attempt
 		case faultpoint.GatewayTunnel:
-			e.client = "tunnel tunnel_closed?" // it depends on how far it was
+			// It depends on how far it was: a stream may have been opened, too.
+			e.client, e.gateway = "internal?, tunnel internal?, tunnel tunnel_closed?", "internal?"
 		case faultpoint.GatewayChannel:
 			e.client, e.gateway = "tunnel tunnel_closed?", "tunnel internal?"
 		case faultpoint.Peer: // which event it is, and so how far the tunnel is, is chance
