@@ -72,8 +72,8 @@ func (q *DatagramQueue) push(p []byte, at uint32) (dropped int) {
 		dropped++
 	}
 	if q.last == nil || len(q.last.buf)-q.last.w < size {
-		// What waits already is a guess at what else will, and bounds what the
-		// segments have room for by twice what they hold.
+		// What waits already is a guess at what else will, so the segments have room
+		// for a few times what they hold: their classes lie four apart.
 		g := newSegmentOf(max(size, min(q.bytes, segmentClasses[len(segmentClasses)-1])))
 		if q.last == nil {
 			q.first = g

@@ -66,7 +66,7 @@ func TestDatagramQueue(t *testing.T) {
 }
 
 // TestDatagramQueueKeepsItsMemoryLow: however small the datagrams are, the
-// segments have room for twice what is in them, and the smallest one.
+// segments have room for four times what is in them at most, and the smallest one.
 func TestDatagramQueueKeepsItsMemoryLow(t *testing.T) {
 	for _, size := range []int{4, 50, 200, 500, 700, 1200, 1500, 2100, 9000, 17_000} {
 		var q DatagramQueue
